@@ -1,0 +1,93 @@
+// Every bound of the product, with its reason (P8). Options may lower or raise those marked "option".
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace guard::limits {
+
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+inline constexpr std::size_t KiB = 1024;
+inline constexpr std::size_t MiB = 1024 * KiB;
+
+// --- Device sockets ---------------------------------------------------------------------------------------
+/// Option max-body. xapi takes requests of at most 307,200 bytes, so nothing larger can be delivered; the
+/// rest is room to answer 413 to what is only a little too large.
+inline constexpr std::size_t max_body_vtpm = 320 * KiB;
+/// A legitimate variable store is at most 128 KiB, base64 175,000 bytes.
+inline constexpr std::size_t max_body_xmlrpc = 512 * KiB;
+inline constexpr std::size_t max_header = 8 * KiB;
+inline constexpr seconds header_deadline{10};
+inline constexpr seconds body_deadline{30};
+inline constexpr minutes idle_deadline{10};
+/// swtpm uses one connection and, after a close in mid-request, briefly two.
+inline constexpr unsigned connections_per_socket = 4;
+/// What waits while four connections are busy; and while the guard restarts.
+inline constexpr int listen_backlog = 128;
+/// A GET that the upstream has not answered by then is 503 (the client tries again).
+inline constexpr seconds read_patience{10};
+
+// --- Upstream ---------------------------------------------------------------------------------------------
+/// Largest request xapi takes (Db_globs.http_limit_max_rpc_size).
+inline constexpr std::size_t xapi_request = 307'200;
+/// Room in such a request for everything but the contents: method, references, id.
+inline constexpr std::size_t xapi_envelope = 180;
+/// A response is never larger than a few values; more is an attack or a wrong server.
+inline constexpr std::size_t xapi_response = 2 * MiB;
+/// Option direct-timeout: how long a client waits for xapi before its write goes to the journal.
+inline constexpr milliseconds direct_timeout{500};
+/// Option upstream-timeout: look-ups and reads of a delivery.
+inline constexpr seconds upstream_timeout{120};
+/// Option doubt-window: how long after a lost connection an unanswered update is still feared.
+inline constexpr seconds doubt_window{120};
+/// A doubt that lasts longer than this is reported.
+inline constexpr minutes doubt_report{15};
+inline constexpr seconds probe_timeout{2};
+inline constexpr milliseconds probe_backoff_min{100};
+inline constexpr seconds probe_backoff_max{5};
+inline constexpr seconds held_backoff_min{1};
+inline constexpr minutes held_backoff_max{5};
+/// The same refusal this often over this long makes a VM's trouble permanent: 503 at once.
+inline constexpr unsigned held_confirmations = 3;
+inline constexpr seconds held_confirmation_span{30};
+/// Option delivery-concurrency.
+inline constexpr unsigned delivery_concurrency = 8;
+/// Kept-alive connections to xapi that count; calls overdue by direct-timeout count no more.
+inline constexpr unsigned upstream_connections = 16;
+
+// --- Core -------------------------------------------------------------------------------------------------
+/// Option queue-capacity: entries whose values stay in memory while pending, and their bytes.
+inline constexpr std::size_t queue_entries = 512;
+inline constexpr std::size_t queue_bytes = 32 * MiB;
+/// Known contents cached for one-call direct writes and reads during an outage, all lanes together.
+inline constexpr std::size_t known_bytes = 64 * MiB;
+/// Values handed to the journal and not yet durable, all lanes together; beyond it lanes wait.
+inline constexpr std::size_t commit_bytes = 16 * MiB;
+/// Digests of known upstream values that travel with an entry: the base and up to 15 later ones.
+inline constexpr std::size_t known_digests = 16;
+/// How soon a removal that the journal refused is tried again.
+inline constexpr seconds removal_retry{2};
+
+// --- Journal ----------------------------------------------------------------------------------------------
+/// Option journal-size, of each of the two files.
+inline constexpr std::uint64_t journal_size = 32 * MiB;
+/// Option journal-max.
+inline constexpr std::uint64_t journal_max = 1024 * MiB;
+inline constexpr std::uint64_t journal_block = 4096;
+/// Payload of one record: the three slots of a vTPM in one, each at most max_body_vtpm, fit.
+inline constexpr std::size_t journal_payload = 1 * MiB;
+inline constexpr seconds journal_stall{5};
+inline constexpr std::uint64_t quarantine_bytes = 64 * MiB;
+
+static_assert(max_body_vtpm > xapi_request, "what is a little too large must be told apart from nonsense");
+static_assert(xapi_envelope < xapi_request);
+static_assert(3 * max_body_vtpm <= journal_payload, "a contents record must fit");
+static_assert(direct_timeout < read_patience);
+static_assert(commit_bytes >= journal_payload);
+static_assert(journal_size <= journal_max);
+
+}  // namespace guard::limits

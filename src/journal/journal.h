@@ -1,0 +1,167 @@
+// The journal: the guard's durable disk buffer. Format: docs/JOURNAL_FORMAT.md. Promises: P1, P9, P10.
+//
+// Two layers. `Store` is the whole journal as a synchronous object, used by one thread at a time, made for
+// simulation and crash enumeration. `Journal` runs a Store on a thread of its own, with group commit.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "guard/env.h"
+#include "guard/result.h"
+#include "guard/types.h"
+
+namespace guard::journal {
+
+enum class RecordType : std::uint8_t {
+  write = 1,     ///< a new value of one slot
+  contents = 2,  ///< all slots of a vTPM at once
+  alert = 3,     ///< never superseded; ended only by a removal of exactly its sequence
+  removed = 4,   ///< ends the entries of a slot up to a sequence
+  released = 5,  ///< ends a retention
+  complete = 6,  ///< the file holds everything live of the one before it
+};
+
+/// An entry to be made durable. `contents` uses slot permall and carries the packed triple as its value.
+struct Entry {
+  RecordType type = RecordType::write;
+  Owner owner;
+  Slot slot = Slot::permall;
+  Sequence sequence = 0;
+  Uuid vtpm;                  ///< nil = not known
+  std::vector<Digest> known;  ///< at most limits::known_digests
+  std::int64_t wall_ms = 0;   ///< milliseconds since 1970, for people only
+  std::uint8_t flags = 0;     ///< opaque to the journal (the update flag of nvram, force)
+  Value value;
+};
+
+/// Ends every entry of the slot with a sequence of at most `up_to`; newer ones are untouched. Durable
+/// before the completion says so; then a power cut cannot bring those entries back.
+struct Removal {
+  Owner owner;
+  Slot slot = Slot::permall;
+  Sequence up_to = 0;
+  Digest delivered;       ///< of the value delivered; the base of a newer entry
+  bool retained = false;  ///< the delivered entry is kept for P13 until it is released
+};
+
+/// Reads the value of a live entry back.
+struct ReadBack {
+  Owner owner;
+  Slot slot = Slot::permall;
+  Sequence sequence = 0;
+};
+
+using Request = std::variant<Entry, Removal, ReadBack>;
+
+/// One completion per request, in the order of the requests.
+struct Completion {
+  enum class Kind { entry, removal, read };
+  Kind kind = Kind::entry;
+  Owner owner;
+  Slot slot = Slot::permall;
+  Sequence sequence = 0;  ///< of the entry; `up_to` of a removal
+  /// Success = durable (entry, removal) or read. After a failure an entry or removal *may* be on the disk
+  /// all the same. no_space = the journal is full; the request may pass later.
+  Result<> result;
+  Value value;  ///< of a read
+};
+
+/// A live entry that recovery found; its payload stays on disk and is read back when needed.
+struct LiveEntry {
+  RecordType type = RecordType::write;
+  Owner owner;
+  Slot slot = Slot::permall;
+  Sequence sequence = 0;
+  Uuid vtpm;
+  std::vector<Digest> known;
+  Digest digest;
+  std::uint32_t size = 0;  ///< of the value, bytes
+  std::int64_t wall_ms = 0;
+  std::uint8_t flags = 0;
+  bool retained = false;  ///< delivered already, kept for P13
+  bool suspect = false;   ///< stands in a file with damage and is older than it: only after its P14 check
+};
+
+struct Recovery {
+  std::vector<LiveEntry> live;       ///< ordered by sequence; at most one per owner and slot, plus alerts
+  Sequence highest_sequence = 0;     ///< the next sequence must be above it
+  std::uint64_t corrupt_records = 0;
+  std::uint64_t quarantined_bytes = 0;
+  bool created = false;              ///< there was no journal before
+};
+
+struct Options {
+  std::uint64_t size = limits::journal_size;  ///< of each file, multiple of limits::journal_block
+  std::uint64_t max_size = limits::journal_max;
+};
+
+enum class State { ok, failed, stalled };
+std::string_view name_of(State state);
+
+struct Stats {
+  State state = State::ok;
+  bool reserved = true;  ///< false where overwriting needs free space (copy on write)
+  std::uint64_t live_bytes = 0;
+  std::uint64_t capacity_bytes = 0;
+  std::uint64_t generation = 0;
+  std::uint64_t corrupt_records = 0;
+  std::uint64_t quarantined_bytes = 0;
+  std::uint64_t batches = 0;
+  std::uint64_t syncs = 0;
+  std::uint64_t switches = 0;
+  std::uint64_t bytes_written = 0;
+};
+
+/// The journal as a synchronous object. Not thread-safe. `Directory` must be the journal's own and locked by
+/// the caller.
+class Store {
+ public:
+  /// Opens or creates the journal and recovers it. `random_salt` yields 64 random bits per call.
+  static Result<std::unique_ptr<Store>> open(std::unique_ptr<Directory> dir, Options options,
+                                             std::function<std::uint64_t()> random_salt, Logger& log);
+  ~Store();
+
+  const Recovery& recovery() const;
+
+  /// Makes entries and removals durable with one write and one sync (switching files first when the current
+  /// one is nearly full), then serves the reads. Completions are in the order of `batch`.
+  std::vector<Completion> run(std::vector<Request> batch);
+
+  /// Work that may be done when nothing is waiting: zeroing the old file after a switch. Returns true when
+  /// there is more to do.
+  bool idle_work();
+
+  Stats stats() const;
+
+ private:
+  struct Impl;
+  explicit Store(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A Store on a thread of its own. Thread of the caller: the loop thread.
+class Journal {
+ public:
+  /// `on_complete` is called on the journal thread, once per batch, and must not block.
+  Journal(std::unique_ptr<Store> store, std::function<void(std::vector<Completion>)> on_complete);
+  /// Finishes what was submitted, then stops the thread.
+  ~Journal();
+
+  /// Hands requests over; never blocks. The caller bounds what is under way (limits::commit_bytes).
+  void submit(std::vector<Request> requests);
+  /// Any thread; a copy of the figures as of the last batch.
+  Stats stats() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace guard::journal

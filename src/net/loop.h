@@ -1,0 +1,42 @@
+// The loop thread: one Asio io_context behind a small face, so that other headers need not know Boost.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+
+#include "guard/env.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace guard::net {
+
+class Loop {
+ public:
+  Loop();
+  ~Loop();
+  Loop(const Loop&) = delete;
+
+  /// Runs until stop(); exceptions of handlers leave it.
+  void run();
+  /// Any thread.
+  void stop();
+  /// Any thread: runs `work` on the loop thread, in order of posting.
+  void post(std::function<void()> work);
+  /// Loop thread: runs `work` at or shortly after `when` (steady clock, see now()). One-shot.
+  void at(Time when, std::function<void()> work);
+  /// Loop thread: calls `handler` on the loop thread for SIGTERM and SIGINT.
+  void on_terminate(std::function<void()> handler);
+  Time now() const;
+
+  /// For src/net and src/upstream implementation files only.
+  boost::asio::io_context& context();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace guard::net
