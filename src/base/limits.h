@@ -83,6 +83,13 @@ inline constexpr std::size_t journal_payload = 1 * MiB;
 inline constexpr seconds journal_stall{5};
 inline constexpr std::uint64_t quarantine_bytes = 64 * MiB;
 
+// --- Resume file ------------------------------------------------------------------------------------------
+/// What is searched for one entry of a damaged resume file: its path is at most 4096 bytes, rarely above 108.
+inline constexpr std::size_t resume_entry = 8 * KiB;
+/// How many bytes of candidates are looked at before the rest of such a file is given up: tens of thousands
+/// of whole entries, thousands of broken ones, a fraction of a second for a hostile file.
+inline constexpr std::size_t resume_salvage_work = 64 * MiB;
+
 static_assert(max_body_vtpm > xapi_request, "what is a little too large must be told apart from nonsense");
 static_assert(xapi_envelope < xapi_request);
 static_assert(3 * max_body_vtpm <= journal_payload, "a contents record must fit");
