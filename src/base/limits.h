@@ -24,6 +24,15 @@ inline constexpr std::size_t max_header = 8 * KiB;
 inline constexpr seconds header_deadline{10};
 inline constexpr seconds body_deadline{30};
 inline constexpr minutes idle_deadline{10};
+/// Per connection: a head and the 8 KiB of a usual state arrive in one receive.
+inline constexpr std::size_t read_buffer = 16 * KiB;
+/// How much, and how long, is read on behind a body that is too large, so that its sender sees the answer.
+inline constexpr std::size_t linger_bytes = 4 * MiB;
+inline constexpr seconds linger_deadline{5};
+/// At a stop, for connections that were accepted and whose first request is not there yet.
+inline constexpr milliseconds drain_grace{200};
+/// Out of descriptors: when accepting is tried again.
+inline constexpr milliseconds accept_retry{250};
 /// swtpm uses one connection and, after a close in mid-request, briefly two.
 inline constexpr unsigned connections_per_socket = 4;
 /// What waits while four connections are busy; and while the guard restarts.
@@ -58,6 +67,20 @@ inline constexpr seconds held_confirmation_span{30};
 inline constexpr unsigned delivery_concurrency = 8;
 /// Kept-alive connections to xapi that count; calls overdue by direct-timeout count no more.
 inline constexpr unsigned upstream_connections = 16;
+/// All connections to xapi, also those of overdue calls: one for each VM of a full host that hangs at once,
+/// and still well below the usual 1024 descriptors of a process.
+inline constexpr unsigned upstream_ceiling = 512;
+/// An idle connection costs xapi a thread, and a new one costs us next to nothing.
+inline constexpr seconds upstream_idle{60};
+/// A login takes milliseconds; one that hangs holds up every call, so it is given up for a fresh one.
+inline constexpr seconds login_timeout{20};
+/// At an orderly stop nobody waits for xapi to forget a session.
+inline constexpr seconds logout_timeout{2};
+/// How often one call gets a new session, or a read is repeated because the value changed hands meanwhile.
+inline constexpr unsigned session_renewals = 2;
+inline constexpr unsigned race_repeats = 3;
+/// VMs whose references are kept, four times what a host can run.
+inline constexpr std::size_t reference_cache = 4096;
 
 // --- Core -------------------------------------------------------------------------------------------------
 /// Option queue-capacity: entries whose values stay in memory while pending, and their bytes.
@@ -81,6 +104,18 @@ inline constexpr std::uint64_t journal_block = 4096;
 /// Payload of one record: the three slots of a vTPM in one, each at most max_body_vtpm, fit.
 inline constexpr std::size_t journal_payload = 1 * MiB;
 inline constexpr seconds journal_stall{5};
+/// Bytes of one batch: bounds how long those at its front wait for those at its end.
+inline constexpr std::size_t journal_batch = 8 * MiB;
+/// Live entries are copied to the other file in pieces of this size; bounds memory.
+inline constexpr std::size_t journal_copy = 4 * MiB;
+/// Zeroes are written, and synced, in pieces of this size; bounds how long a request waits for one.
+inline constexpr std::size_t journal_zero = 1 * MiB;
+/// Without requests for this long, the journal seals its last batch and zeroes the old file.
+inline constexpr milliseconds journal_quiet{100};
+/// How often a failed journal tries to become usable again.
+inline constexpr seconds journal_retry{2};
+/// More unreadable blocks than this are a device that is in trouble, not damage to a file.
+inline constexpr std::uint64_t journal_unreadable_blocks = 256;
 inline constexpr std::uint64_t quarantine_bytes = 64 * MiB;
 
 // --- Resume file ------------------------------------------------------------------------------------------
@@ -90,11 +125,36 @@ inline constexpr std::size_t resume_entry = 8 * KiB;
 /// of whole entries, thousands of broken ones, a fraction of a second for a hostile file.
 inline constexpr std::size_t resume_salvage_work = 64 * MiB;
 
+// --- Control plane ----------------------------------------------------------------------------------------
+/// Two sockets for each of the 1,000 VMs a host may run, and as many again for those coming and going.
+inline constexpr std::size_t device_sockets = 4096;
+/// Creates and destroys not yet answered. xenopsd works on a few VMs at a time and waits for each answer.
+inline constexpr std::size_t registry_operations = 1024;
+/// An entry of the resume file has about 200 bytes.
+inline constexpr std::size_t resume_file_bytes = 4 * MiB;
+/// Damaged resume files kept for inspection.
+inline constexpr unsigned broken_resume_files = 9;
+/// Lines in the log for many troubles of one kind at one moment; the rest is counted.
+inline constexpr std::size_t log_lines_per_event = 20;
+/// The largest command is vtpm_set_contents: what xapi takes, escaped for JSON.
+inline constexpr std::size_t max_body_control = 512 * KiB;
+/// Operators and monitoring; each `status --watch` holds one.
+inline constexpr unsigned control_connections = 16;
+/// What a request's own words may take up in an answer or in the log, bytes.
+inline constexpr std::size_t echoed_text = 200;
+/// `drain` without a time limit of its own, and the longest it may ask for.
+inline constexpr seconds drain_default{60};
+inline constexpr minutes drain_max{60};
+
 static_assert(max_body_vtpm > xapi_request, "what is a little too large must be told apart from nonsense");
 static_assert(xapi_envelope < xapi_request);
 static_assert(3 * max_body_vtpm <= journal_payload, "a contents record must fit");
 static_assert(direct_timeout < read_patience);
+static_assert(max_body_control > xapi_request);
+static_assert(device_sockets * 512 <= resume_file_bytes);
 static_assert(commit_bytes >= journal_payload);
 static_assert(journal_size <= journal_max);
+static_assert(journal_batch + 2 * journal_payload < journal_size);
+static_assert(journal_copy > 2 * journal_payload);
 
 }  // namespace guard::limits
