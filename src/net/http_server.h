@@ -20,8 +20,8 @@ namespace guard::net {
 
 /// A complete request. Requests that are not complete, not parsable or over a limit never get here.
 struct Request {
-  std::string method;  ///< as sent: "GET", "PUT", "M-SEARCH"
-  std::string path;    ///< path component only, percent-decoded; the query is cut off
+  std::string method;       ///< as sent: "GET", "PUT", "M-SEARCH"
+  std::string path;         ///< path component only, percent-decoded; the query is cut off
   bool has_length = false;  ///< Content-Length or chunked was given
   std::string body;
   std::uint64_t connection = 0;  ///< which connection of this server it came on, counting from 1
@@ -69,20 +69,33 @@ struct ServerLimits {
 /// of different connections concurrently. Pipelined requests are answered in order. A connection over
 /// max_connections is not accepted until another one ends. What is not a complete, well-formed request
 /// within the limits ends with a close and no answer, except that a body over max_body (declared or
-/// counted) is answered with `too_large`. Never answers 408, 431 or "100 Continue" without `Expect`.
+/// counted) is answered with `too_large` and then closed. Never answers 400, 408, 431, nor "100 Continue"
+/// without `Expect`. The only bytes a client ever sees are Replies and that interim response.
+///
+/// Deadlines end a connection without an answer: the idle one runs while no byte of a request is there, the
+/// header one from its first byte on, the body one from the end of its head on, and again while a client
+/// does not take its answer. None runs while a handler works: an answer comes when it comes.
 class Server {
  public:
   using Handler = std::function<void(Request, Responder)>;
 
   /// Takes ownership of `listening_fd` (bound and listening, any flags). `too_large` is the answer to a body
-  /// over the limit. The connection closes after an answer when the request was HTTP/1.0 without keep-alive or said `Connection: close`.
-  Server(Loop& loop, int listening_fd, ServerLimits limits, Reply too_large, Handler handler, Logger& log);
+  /// over the limit. The connection closes after an answer when the request was HTTP/1.0 or said
+  /// `Connection: close`; replies to HEAD go out without their body. `label` names the socket in log lines.
+  /// The handler may answer at once, later, or never (by dropping the Responder), and may destroy the Server.
+  /// Throws std::system_error when the kernel cannot watch another descriptor.
+  Server(Loop& loop, int listening_fd, ServerLimits limits, Reply too_large, Handler handler, Logger& log,
+         std::string label = {});
   /// Closes the listening socket and all connections at once; pending Responders become harmless.
   ~Server();
   Server(const Server&) = delete;
 
   /// Stops accepting and closes idle connections; calls `drained` once every request already received was
-  /// answered. New connections stay in the backlog of the socket, which is left open until destruction.
+  /// answered. New connections stay in the backlog of the socket, which is left open until destruction. A
+  /// request of which some bytes have arrived counts as received and may still be completed within its
+  /// deadlines; a connection that has not sent anything yet gets limits::drain_grace to do so. `drained` is
+  /// called on the loop thread, not before drain() has returned, and not at all if the Server is destroyed.
+  /// Call it once.
   void drain(std::function<void()> drained);
 
   unsigned connections() const;
@@ -91,8 +104,9 @@ class Server {
   void shutdown_listener();
   int listening_fd() const;
 
- private:
   struct Impl;
+
+ private:
   std::shared_ptr<Impl> impl_;
 };
 

@@ -13,13 +13,18 @@ class io_context;
 
 namespace guard::net {
 
+class Deadlines;
+
+/// Wakes up only for I/O, posted work, signals and the earliest of what at() and deadlines() wait for: one
+/// timer in all, set only when something earlier than it turns up. An idle loop sleeps.
 class Loop {
  public:
   Loop();
   ~Loop();
   Loop(const Loop&) = delete;
 
-  /// Runs until stop(); exceptions of handlers leave it.
+  /// Runs until stop(); exceptions of handlers leave it. May be called again afterwards; a stop() that came
+  /// before makes it return at once.
   void run();
   /// Any thread.
   void stop();
@@ -30,6 +35,9 @@ class Loop {
   /// Loop thread: calls `handler` on the loop thread for SIGTERM and SIGINT.
   void on_terminate(std::function<void()> handler);
   Time now() const;
+
+  /// Loop thread: deadlines of constant length, for what is started and stopped per request.
+  Deadlines& deadlines();
 
   /// For src/net and src/upstream implementation files only.
   boost::asio::io_context& context();
