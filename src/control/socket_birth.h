@@ -29,7 +29,7 @@ class OwnedFd {
   explicit OwnedFd(int fd) : fd_(fd) {}
   OwnedFd(OwnedFd&& other) noexcept : fd_(other.release()) {}
   OwnedFd& operator=(OwnedFd&& other) noexcept {
-    std::swap(fd_, other.fd_);
+    OwnedFd old(std::exchange(fd_, other.release()));
     return *this;
   }
   ~OwnedFd();
