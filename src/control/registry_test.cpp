@@ -306,7 +306,7 @@ TEST_F(RegistryTest, ASaveThatFailsDoesNotFailTheOperationAndIsMadeGoodByTheNext
 
 TEST_F(RegistryTest, EndingWithOperationsUnderWayClosesEverythingAndAnswersNothing) {
   std::vector<std::string> late;
-  decltype(daemon.works) works;
+  decltype(Daemon::works) works;
   {
     Daemon ending(dir);
     ending.registry.serve();
