@@ -79,7 +79,8 @@ struct Outcome {
 std::string_view name_of(Outcome::Kind kind);
 
 struct Fetched {
-  /// `delivered` = `contents` is what the upstream holds now; otherwise why it could not be read (`transient` or `lane`).
+  /// `delivered` = `contents` is what the upstream holds now; otherwise why it could not be read (`transient`
+  /// or `lane`).
   Outcome::Kind kind = Outcome::Kind::transient;
   std::string reason;
   bool upstream_suspect = false;

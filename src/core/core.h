@@ -1,0 +1,102 @@
+// The whole core: all lanes, the courier that decides which delivers next, health and mode.
+//
+// A pure state machine, copyable, deterministic: step(event, now) appends actions; the shell carries them out
+// in order. Never throws on what the world does.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/lane.h"
+#include "core/shared.h"
+
+namespace guard::core {
+
+/// What `status` shows; computed on demand, in time linear in the number of lanes.
+struct Snapshot {
+  struct HeldLane {
+    Owner owner;
+    std::string reason;
+    Time since{};
+    bool permanent = false;
+  };
+  Mode mode = Mode::direct;
+  Health::State upstream = Health::State::unknown;
+  Time upstream_since{};
+  std::string upstream_error;
+  std::size_t pending_entries = 0;
+  std::size_t pending_vms = 0;
+  std::size_t pending_bytes = 0;
+  std::optional<Time> oldest_since;
+  std::vector<HeldLane> held;
+  std::size_t doubt = 0;
+  std::size_t lanes = 0;
+  Counters counters;
+};
+
+/// One pending entry, for `pending`.
+struct PendingView {
+  Owner owner;
+  Slot slot = Slot::permall;
+  Sequence sequence = 0;
+  std::size_t size = 0;
+  Time since{};
+};
+
+class Core {
+ public:
+  explicit Core(Config config) : shared_(config) {}
+
+  /// Before the first step: an entry that recovery found.
+  void recover(Owner owner, RecoveredEntry entry, Time now);
+  /// Before the first step: sequences up to this one were handed out before.
+  void recover_sequence(Sequence highest) { shared_.sequence = std::max(shared_.sequence, highest); }
+
+  void step(Event event, Time now, Actions& out);
+  /// When to send a Tick, if nothing else happens.
+  std::optional<Time> next_wake() const;
+
+  Snapshot snapshot() const;
+  std::vector<PendingView> pending() const;
+  Mode mode() const { return shared_.queue.mode(); }
+  std::size_t pending_entries() const { return shared_.queue.pending(); }
+  const Counters& counters() const { return shared_.counters; }
+  /// Nullptr when there is no such lane.
+  const Lane* lane(Owner owner) const;
+  bool upstream_worth_trying() const { return shared_.health.worth_trying(); }
+  /// Calls under way that may change the upstream; an orderly stop waits for them.
+  std::size_t updates_under_way() const;
+
+ private:
+  struct Node {
+    explicit Node(Owner owner) : lane(owner) {}
+    Lane lane;
+    Sequence place = 0;         ///< its key in line_, 0 = not in it
+    std::optional<Time> alarm;  ///< its key in alarms_
+  };
+
+  Node& node(Owner owner);
+  /// After anything happened to a lane: its place in the courier's line, its alarm, its end.
+  void update(Owner owner, Context& cx);
+  template <class Function>
+  void with_lane(Owner owner, Context& cx, Function function);
+  void tick(Context& cx);
+  void session_ended(Epoch epoch, Context& cx);
+  void update_all(Context& cx);
+  /// The courier: oldest first, at most delivery_concurrency calls that are not late.
+  void run_courier(Context& cx);
+  void run_backlog(Context& cx);
+
+  Shared shared_;
+  std::unordered_map<Owner, Node> lanes_;
+  std::set<std::pair<Sequence, Owner>> line_;  ///< lanes that may deliver, oldest entry first
+  std::set<std::pair<Time, Owner>> alarms_;
+  Mode reported_mode_ = Mode::direct;
+};
+
+}  // namespace guard::core

@@ -1,0 +1,71 @@
+// Random walks through everything that can happen, against the oracle of testing/core_world.h.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <random>
+
+#include "testing/core_world.h"
+
+namespace guard {
+namespace {
+
+using testing::Move;
+using testing::World;
+
+Owner owner_number(std::uint8_t n) {
+  Owner owner;
+  owner.vm.bytes[15] = n;
+  return owner;
+}
+
+std::uint64_t start_seed() {
+  if (const char* given = std::getenv("GUARD_SEED")) return std::strtoull(given, nullptr, 10);
+  return std::random_device{}();
+}
+
+/// A walk in which faults are as likely as `fault_percent`; returns the history when a promise broke.
+std::string walk(std::uint64_t seed, unsigned lanes, unsigned steps, unsigned fault_percent, bool crashes) {
+  core::Random random{seed};
+  core::Config config;
+  config.seed = seed;
+  config.queue_entries = 2;  // so that values are read back, too
+  config.commit_bytes = 8;   // so that lanes wait for room
+  std::vector<Owner> owners;
+  for (unsigned i = 0; i < lanes; ++i) owners.push_back(owner_number(static_cast<std::uint8_t>(i + 1)));
+  World world(config, owners, {Slot::permall, Slot::volatilestate});
+  std::string history;
+  for (unsigned i = 0; i < steps && world.failures.empty(); ++i) {
+    using K = Move::Kind;
+    std::vector<Move> all = world.moves(crashes && random.next() % 64 == 0);
+    Move move = all[random.next() % all.size()];
+    const bool good = move.kind == K::write || move.kind == K::read || move.kind == K::commit_ok ||
+                      move.kind == K::removal_ok || move.kind == K::load_ok || move.kind == K::delivered ||
+                      move.kind == K::fetch_ok || move.kind == K::fetch_old || move.kind == K::probe_ok ||
+                      move.kind == K::time;
+    if (!good && random.next() % 100 >= fault_percent) continue;
+    world.apply(move, random);
+    history += std::string(testing::name_of(move.kind)) + " -> " + world.last_actions + "\n";
+  }
+  if (world.failures.empty()) world.settle(random);
+  if (world.failures.empty()) return {};
+  // The end of the history tells most; the seed replays the rest.
+  if (history.size() > 1500) history.erase(0, history.size() - 1500);
+  return history + "BROKEN: " + world.failures.front() + " (seed " + std::to_string(seed) + ")";
+}
+
+void walks(unsigned count, unsigned lanes, unsigned steps, unsigned fault_percent, bool crashes) {
+  const std::uint64_t seed = start_seed();
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  for (unsigned i = 0; i < count; ++i) {
+    const std::string broken = walk(seed + i, lanes, steps, fault_percent, crashes);
+    ASSERT_EQ(broken, "");
+  }
+}
+
+TEST(Core, KeepsItsPromisesWhenNothingGoesWrong) { walks(2000, 3, 200, 0, false); }
+TEST(Core, KeepsItsPromisesOnOneLaneUnderEveryFault) { walks(8000, 1, 120, 100, true); }
+TEST(Core, KeepsItsPromisesOnThreeLanesWithRareFaults) { walks(3000, 3, 300, 20, true); }
+TEST(Core, KeepsItsPromisesOnThreeLanesWithManyFaults) { walks(3000, 3, 300, 70, true); }
+
+}  // namespace
+}  // namespace guard

@@ -1,0 +1,380 @@
+// The lane and the core, rule by rule.
+#include <gtest/gtest.h>
+
+#include "testing/core_world.h"
+
+namespace guard {
+namespace {
+
+using namespace core;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+Owner vm(std::uint8_t n) {
+  Owner owner;
+  owner.vm.bytes[15] = n;
+  return owner;
+}
+
+/// A core with hands: events go in, the actions of the last step are there to look at.
+struct Bench {
+  explicit Bench(Config config = {}) : core(testing::World::with_limits(config)) {}
+
+  const Actions& step(Event event) {
+    actions.clear();
+    core.step(std::move(event), now, actions);
+    return actions;
+  }
+  const Actions& write(Owner owner, RequestId request, std::string bytes, Slot slot = Slot::permall) {
+    return step(WriteArrived{request, owner, slot, Value(std::move(bytes))});
+  }
+  const Actions& after(Time time) {
+    now += time;
+    return step(Tick{});
+  }
+  template <class A>
+  std::vector<A> all() const {
+    std::vector<A> found;
+    for (const Action& action : actions) {
+      if (const A* wanted = std::get_if<A>(&action)) found.push_back(*wanted);
+    }
+    return found;
+  }
+  template <class A>
+  A one() const {
+    const auto found = all<A>();
+    EXPECT_EQ(found.size(), 1u);
+    return found.empty() ? A{} : found.front();
+  }
+  void deliver_done(const Deliver& call, Outcome::Kind kind, Epoch epoch = 1, bool suspect = false) {
+    Outcome outcome;
+    outcome.kind = kind;
+    outcome.epoch = epoch;
+    outcome.reason = "because";
+    outcome.upstream_suspect = suspect;
+    if (kind == Outcome::Kind::delivered) {
+      Contents contents = call.delivery.base.value_or(Contents{});
+      for (const SlotWrite& w : call.delivery.writes) contents[w.slot] = w.value;
+      outcome.contents = contents;
+    }
+    step(DeliverDone{call.delivery.owner, call.call, outcome});
+  }
+  void go_down() {
+    write(vm(99), 999, "x");
+    deliver_done(one<Deliver>(), Outcome::Kind::transient, 1, true);
+    const Commit commit = one<Commit>();
+    step(CommitDone{vm(99), Slot::permall, commit.sequence, CommitDone::Result::durable});
+  }
+  /// A write that ends up durable in the journal, with the upstream down.
+  Sequence journal(Owner owner, RequestId request, std::string bytes) {
+    write(owner, request, std::move(bytes));
+    const Commit commit = one<Commit>();
+    step(CommitDone{owner, commit.slot, commit.sequence, CommitDone::Result::durable});
+    return commit.sequence;
+  }
+
+  Core core;
+  Time now{seconds(1000)};
+  Actions actions;
+};
+
+TEST(Lane, SendsAWriteDirectlyAndLeavesTheDiskAlone) {
+  Bench bench;
+  bench.step(SocketOpened{vm(1)});
+  bench.write(vm(1), 1, "a");
+  const Deliver first = bench.one<Deliver>();
+  EXPECT_FALSE(first.delivery.base);
+  bench.deliver_done(first, Outcome::Kind::delivered);
+  EXPECT_EQ(bench.one<AnswerWrite>().status, WriteStatus::accepted);
+  EXPECT_TRUE(bench.all<Commit>().empty());
+  bench.write(vm(1), 2, "b");
+  EXPECT_TRUE(bench.one<Deliver>().delivery.base)
+      << "the second write is merged into what is known: one call";
+}
+
+TEST(Lane, CommitsADirectWriteThatIsNotAnsweredInTime) {
+  Bench bench;
+  bench.write(vm(1), 1, "a");
+  const Deliver call = bench.one<Deliver>();
+  EXPECT_EQ(bench.core.next_wake(), bench.now + milliseconds(500));
+  bench.after(milliseconds(499));
+  EXPECT_TRUE(bench.actions.empty());
+  bench.after(milliseconds(1));
+  const Commit commit = bench.one<Commit>();
+  EXPECT_EQ(bench.all<Probe>().size(), 1u);
+  bench.step(CommitDone{vm(1), Slot::permall, commit.sequence, CommitDone::Result::durable});
+  EXPECT_EQ(bench.one<AnswerWrite>().status, WriteStatus::accepted);
+  EXPECT_TRUE(bench.all<Deliver>().empty()) << "in doubt: no second update";
+  bench.deliver_done(call, Outcome::Kind::delivered);
+  EXPECT_EQ(bench.one<Remove>().up_to, commit.sequence) << "the late answer delivered the entry";
+}
+
+TEST(Lane, AnswersAllClientsOfSupersededValuesByTheNewest) {
+  Bench bench;
+  bench.go_down();
+  bench.write(vm(1), 1, "a");
+  const Commit first = bench.one<Commit>();
+  bench.write(vm(1), 2, "b");
+  bench.write(vm(1), 3, "c");
+  EXPECT_TRUE(bench.all<Commit>().empty()) << "one commit of a slot at a time";
+  bench.step(CommitDone{vm(1), Slot::permall, first.sequence, CommitDone::Result::durable});
+  EXPECT_EQ(bench.one<AnswerWrite>().request, 1u);
+  const Commit second = bench.one<Commit>();
+  EXPECT_EQ(second.value, Value("c"));
+  bench.step(CommitDone{vm(1), Slot::permall, second.sequence, CommitDone::Result::durable});
+  EXPECT_EQ(bench.all<AnswerWrite>().size(), 2u);
+}
+
+TEST(Lane, IsAnsweredByALateDeliveryAlsoWhenTheJournalFails) {
+  Bench bench;
+  bench.write(vm(1), 1, "a");
+  const Deliver call = bench.one<Deliver>();
+  bench.after(milliseconds(500));
+  const Commit commit = bench.one<Commit>();
+  bench.deliver_done(call, Outcome::Kind::delivered);
+  EXPECT_EQ(bench.one<AnswerWrite>().status, WriteStatus::accepted);
+  bench.step(CommitDone{vm(1), Slot::permall, commit.sequence, CommitDone::Result::failed});
+  EXPECT_TRUE(bench.all<AnswerWrite>().empty());
+  bench.write(vm(1), 2, "b");
+  EXPECT_TRUE(bench.all<Deliver>().empty()) << "the failed commit may be on the disk: not direct";
+}
+
+TEST(Lane, RefusesWhatCanNeverFitTogetherWithTheOtherSlots) {
+  Config config;
+  Bench bench(config);
+  bench.step(SocketOpened{vm(1)});
+  const std::size_t limit = (1 << 20) - 2;
+  bench.write(vm(1), 1, std::string(limit - 10, 'A'));
+  bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::delivered);
+  bench.write(vm(1), 2, std::string(11, 'A'), Slot::volatilestate);
+  EXPECT_EQ(bench.one<AnswerWrite>().status, WriteStatus::too_large);
+  bench.write(vm(1), 3, std::string(10, 'A'), Slot::volatilestate);
+  EXPECT_EQ(bench.all<Deliver>().size(), 1u);
+}
+
+TEST(Lane, RefusesAVmThatIsGoneWithoutJournalingAndAtOnceWhenThatIsCertain) {
+  Bench bench;
+  for (int i = 0; i < 3; ++i) {
+    bench.write(vm(1), 1, "a");
+    const auto calls = bench.all<Deliver>();
+    ASSERT_EQ(calls.size(), 1u);
+    bench.deliver_done(calls.front(), Outcome::Kind::lane);
+    EXPECT_EQ(bench.one<AnswerWrite>().status, WriteStatus::unavailable);
+    EXPECT_TRUE(bench.all<Commit>().empty());
+    bench.now += seconds(20);
+  }
+  bench.now -= seconds(20);
+  bench.write(vm(1), 2, "b");
+  EXPECT_TRUE(bench.all<Deliver>().empty());
+  EXPECT_EQ(bench.one<AnswerWrite>().status, WriteStatus::unavailable);
+  ASSERT_EQ(bench.core.snapshot().held.size(), 1u);
+  EXPECT_TRUE(bench.core.snapshot().held.front().permanent);
+}
+
+TEST(Lane, AnswersReadsFromWhatIsPendingThenUpstreamThenKnownThenNotAtAll) {
+  Bench bench;
+  bench.step(SocketOpened{vm(1)});
+  bench.step(ReadArrived{1, vm(1), Slot::permall});
+  Fetched fetched;
+  fetched.kind = Outcome::Kind::delivered;
+  fetched.epoch = 1;
+  fetched.contents[Slot::permall] = Value("P");
+  bench.step(FetchDone{vm(1), bench.one<Fetch>().call, fetched});
+  EXPECT_EQ(bench.one<AnswerRead>().result.source, ReadResult::Source::upstream);
+  bench.go_down();
+  bench.step(ReadArrived{2, vm(1), Slot::permall});
+  EXPECT_EQ(bench.one<AnswerRead>().result.source, ReadResult::Source::known);
+  EXPECT_EQ(bench.one<AnswerRead>().result.value, Value("P"));
+  bench.journal(vm(1), 3, "Q");
+  bench.step(ReadArrived{4, vm(1), Slot::permall});
+  EXPECT_EQ(bench.one<AnswerRead>().result.source, ReadResult::Source::pending);
+  EXPECT_EQ(bench.one<AnswerRead>().result.value, Value("Q"));
+  bench.step(ReadArrived{5, vm(2), Slot::permall});
+  EXPECT_EQ(bench.one<AnswerRead>().result.source, ReadResult::Source::none) << "unknown is not absent (P4)";
+}
+
+TEST(Core, ReportsAnOutageTwiceHoweverManyLanesSeeIt) {
+  Bench bench;
+  std::vector<Deliver> calls;
+  for (std::uint8_t i = 1; i <= 10; ++i) {
+    bench.write(vm(i), i, "a");
+    calls.push_back(bench.one<Deliver>());
+  }
+  std::size_t reports = 0;
+  const auto count = [&] {
+    for (const Report& report : bench.all<Report>()) {
+      reports += report.what == Report::What::upstream_down || report.what == Report::What::upstream_up;
+    }
+  };
+  for (const Deliver& call : calls) {
+    bench.deliver_done(call, Outcome::Kind::transient, 1, true);
+    count();
+  }
+  EXPECT_EQ(reports, 1u);
+  for (int i = 0; i < 20; ++i) {
+    bench.after(seconds(6));
+    count();
+    if (bench.all<Probe>().empty()) continue;
+    bench.step(ProbeDone{false, "still down"});
+    count();
+  }
+  bench.step(SignOfLife{});
+  bench.step(ProbeDone{true, ""});
+  count();
+  EXPECT_EQ(reports, 2u);
+}
+
+TEST(Core, DeliversOldestFirstAndAtMostEightAtATime) {
+  Bench bench;
+  bench.go_down();
+  for (std::uint8_t i = 1; i <= 20; ++i) bench.journal(vm(i), i, "a");
+  bench.after(seconds(1));
+  bench.step(ProbeDone{true, ""});
+  const auto calls = bench.all<Deliver>();
+  ASSERT_EQ(calls.size(), 8u);
+  EXPECT_EQ(calls[0].delivery.owner, vm(99));
+  EXPECT_EQ(calls[1].delivery.owner, vm(1));
+  bench.deliver_done(calls[0], Outcome::Kind::delivered);
+  EXPECT_EQ(bench.one<Deliver>().delivery.owner, vm(8));
+  // Calls that hang stop counting after direct-timeout: eight hung lanes cannot stop the others (P5).
+  bench.after(milliseconds(500));
+  EXPECT_EQ(bench.all<Deliver>().size(), 8u);
+}
+
+TEST(Core, MergesAllSlotsOfAVmIntoOneDelivery) {
+  Bench bench;
+  bench.go_down();
+  bench.journal(vm(1), 1, "a");
+  bench.write(vm(1), 2, "v", Slot::volatilestate);
+  const Commit commit = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), Slot::volatilestate, commit.sequence, CommitDone::Result::durable});
+  bench.after(seconds(1));
+  bench.step(ProbeDone{true, ""});
+  ASSERT_EQ(bench.all<Deliver>().size(), 2u);
+  const Deliver call = bench.all<Deliver>()[1];
+  EXPECT_EQ(call.delivery.writes.size(), 2u);
+  bench.deliver_done(call, Outcome::Kind::delivered);
+  EXPECT_EQ(bench.all<Remove>().size(), 2u);
+  bench.write(vm(1), 3, "b");
+  EXPECT_TRUE(bench.all<Deliver>().empty()) << "not direct before the removal is durable";
+}
+
+TEST(Core, HoldsOneLaneAndDeliversTheOthers) {
+  Bench bench;
+  bench.go_down();
+  bench.journal(vm(1), 1, "a");
+  bench.after(seconds(1));
+  bench.step(ProbeDone{true, ""});
+  const auto calls = bench.all<Deliver>();
+  ASSERT_EQ(calls.size(), 2u);
+  bench.deliver_done(calls[0], Outcome::Kind::delivered);
+  bench.step(RemovalDone{vm(99), Slot::permall, bench.one<Remove>().up_to, true});
+  bench.deliver_done(calls[1], Outcome::Kind::lane);
+  EXPECT_EQ(bench.core.snapshot().held.size(), 1u);
+  EXPECT_EQ(bench.core.snapshot().pending_entries, 1u) << "kept, not dropped (P7)";
+  bench.write(vm(2), 2, "b");
+  EXPECT_EQ(bench.all<Deliver>().size(), 1u) << "another VM goes direct";
+  bench.after(seconds(2));
+  ASSERT_EQ(bench.all<Deliver>().size(), 1u) << "retried at its own pace";
+  bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::delivered);
+  EXPECT_TRUE(bench.core.snapshot().held.empty());
+}
+
+/// `count` pending entries, then the mode.
+Mode mode_with(unsigned count) {
+  Bench bench;
+  bench.go_down();  // one entry
+  for (unsigned i = 1; i < count; ++i) {
+    Owner owner = vm(1);
+    owner.vm.bytes[0] = static_cast<std::uint8_t>(i >> 8);
+    owner.vm.bytes[1] = static_cast<std::uint8_t>(i);
+    bench.journal(owner, i, "a");
+  }
+  EXPECT_EQ(bench.core.pending_entries(), count);
+  return bench.core.mode();
+}
+
+TEST(Core, IsEngagedUpToTheCapacityOfTheQueueAndDisengagedBeyond) {
+  EXPECT_EQ(mode_with(511), Mode::engaged);
+  EXPECT_EQ(mode_with(512), Mode::engaged);
+  EXPECT_EQ(mode_with(513), Mode::disengaged);
+}
+
+TEST(Core, ReadsValuesBackThatTheQueueDidNotCarryAndReturnsToDirect) {
+  Config config;
+  config.queue_entries = 1;
+  Bench bench(config);
+  bench.go_down();
+  bench.journal(vm(1), 1, "a");
+  EXPECT_EQ(bench.core.mode(), Mode::disengaged);
+  bench.after(seconds(1));
+  bench.step(ProbeDone{true, ""});
+  const core::ReadBack wanted = bench.one<core::ReadBack>();
+  const Deliver carried = bench.one<Deliver>();
+  bench.step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, Value("a")});
+  const Deliver read_back = bench.one<Deliver>();
+  EXPECT_EQ(read_back.delivery.writes[0].value, Value("a"));
+  for (const Deliver& call : {carried, read_back}) {
+    bench.deliver_done(call, Outcome::Kind::delivered);
+    const Remove removal = bench.one<Remove>();
+    bench.step(RemovalDone{removal.owner, removal.slot, removal.up_to, true});
+  }
+  EXPECT_EQ(bench.core.mode(), Mode::direct);
+  bench.write(vm(1), 5, "b");
+  EXPECT_EQ(bench.all<Deliver>().size(), 1u);
+}
+
+TEST(Core, EndsDoubtWhenTheSessionTurnsOutToBeOver) {
+  Bench bench;
+  bench.write(vm(1), 1, "a");
+  bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::unknown, 7);
+  const Commit commit = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), Slot::permall, commit.sequence, CommitDone::Result::durable});
+  EXPECT_TRUE(bench.all<Deliver>().empty());
+  EXPECT_EQ(bench.core.snapshot().doubt, 1u);
+  bench.step(SessionEnded{7});
+  const Deliver call = bench.one<Deliver>();
+  EXPECT_TRUE(call.delivery.verify) << "the first update after doubt is read back";
+  EXPECT_FALSE(call.delivery.base);
+}
+
+TEST(Core, KeepsALaneInDoubtForTheWholeWindowOtherwise) {
+  Bench bench;
+  bench.write(vm(1), 1, "a");
+  bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::unknown, 7);
+  const Commit commit = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), Slot::permall, commit.sequence, CommitDone::Result::durable});
+  bench.after(seconds(119));
+  EXPECT_TRUE(bench.all<Deliver>().empty());
+  bench.after(seconds(1));
+  EXPECT_EQ(bench.all<Deliver>().size(), 1u);
+}
+
+TEST(Core, SpreadsRetriesWithJitterBetweenHalfAndTheWholeStep) {
+  Random random{42};
+  Backoff backoff;
+  Time step = milliseconds(100);
+  for (int i = 0; i < 12; ++i) {
+    const Time delay = backoff.next(milliseconds(100), seconds(5), random);
+    EXPECT_GE(delay, step / 2);
+    EXPECT_LE(delay, step);
+    step = std::min<Time>(step * 2, seconds(5));
+  }
+}
+
+TEST(Core, ForgetsLanesThatHoldNothing) {
+  Bench bench;
+  bench.step(SocketOpened{vm(1)});
+  EXPECT_EQ(bench.core.snapshot().lanes, 1u);
+  bench.step(SocketClosed{vm(1)});
+  EXPECT_EQ(bench.core.snapshot().lanes, 0u);
+}
+
+TEST(Core, CountsAnAnswerToNoCallAsItsOwnBugAndSurvives) {
+  Bench bench;
+  bench.step(DeliverDone{vm(1), 77, Outcome{}});
+  EXPECT_EQ(bench.core.counters().invariants, 1u);
+}
+
+}  // namespace
+}  // namespace guard

@@ -1,0 +1,537 @@
+// A world around the pure core, for tests: a disk, an upstream and clients, each as simple as can be, and an
+// oracle that checks the promises at every step. What happens next is a list of moves; a test picks one.
+//
+// Every write carries the text "w<N>", N counting up, so that any two values of a slot can be put in order.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/core.h"
+
+namespace guard::testing {
+
+using namespace guard::core;
+
+inline std::uint64_t order_of(const Value& value) {
+  return value.empty() ? 0 : std::strtoull(value.view().data() + 1, nullptr, 10);
+}
+
+struct Move {
+  enum class Kind {
+    write,
+    read,
+    commit_ok,
+    commit_fail,
+    removal_ok,
+    removal_fail,
+    load_ok,
+    load_fail,
+    delivered,
+    transient,
+    suspect,
+    stale,
+    lane,
+    payload,
+    conflict,
+    lost_applied,
+    lost_pending,
+    late_effect,
+    fetch_ok,
+    fetch_old,
+    fetch_fail,
+    probe_ok,
+    probe_fail,
+    session_end,
+    time,
+    crash,
+  };
+  Kind kind = Kind::time;
+  Owner owner;
+  Slot slot = Slot::permall;
+  std::size_t index = 0;
+};
+
+inline const char* name_of(Move::Kind kind) {
+  static constexpr const char* names[] = {"write",
+                                          "read",
+                                          "commit durable",
+                                          "commit failed",
+                                          "removal durable",
+                                          "removal failed",
+                                          "value read",
+                                          "value unreadable",
+                                          "delivered",
+                                          "transient",
+                                          "transient, upstream suspect",
+                                          "stale",
+                                          "lane refused",
+                                          "payload refused",
+                                          "conflict",
+                                          "answer lost, applied",
+                                          "answer lost, not yet applied",
+                                          "late effect",
+                                          "fetched",
+                                          "fetched as it was at the start",
+                                          "fetch failed",
+                                          "probe answered",
+                                          "probe failed",
+                                          "session ended",
+                                          "time passes",
+                                          "crash"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+class World {
+ public:
+  using Key = std::pair<Owner, Slot>;
+
+  World(Config config, std::vector<Owner> owners, std::vector<Slot> slots)
+      : core(with_limits(config)), config_(config), owners_(std::move(owners)), slots_(std::move(slots)) {
+    for (const Owner& owner : owners_) step(SocketOpened{owner});
+  }
+
+  static Config with_limits(Config config) {
+    config.upstream.vtpm_contents = 1 << 20;
+    return config;
+  }
+
+  /// Everything that can happen now.
+  std::vector<Move> moves(bool with_crash) const {
+    using K = Move::Kind;
+    std::vector<Move> all;
+    for (const Owner& owner : owners_) {
+      for (const Slot slot : slots_) {
+        all.push_back({K::write, owner, slot, 0});
+        all.push_back({K::read, owner, slot, 0});
+      }
+    }
+    for (std::size_t i = 0; i < commits.size(); ++i) {
+      all.push_back({K::commit_ok, {}, {}, i});
+      all.push_back({K::commit_fail, {}, {}, i});
+    }
+    for (std::size_t i = 0; i < removals.size(); ++i) {
+      all.push_back({K::removal_ok, {}, {}, i});
+      all.push_back({K::removal_fail, {}, {}, i});
+    }
+    for (std::size_t i = 0; i < loads.size(); ++i) {
+      all.push_back({K::load_ok, {}, {}, i});
+      all.push_back({K::load_fail, {}, {}, i});
+    }
+    for (std::size_t i = 0; i < delivers.size(); ++i) {
+      for (const K kind : {K::delivered, K::transient, K::suspect, K::stale, K::lane, K::payload, K::conflict,
+                           K::lost_applied, K::lost_pending}) {
+        all.push_back({kind, {}, {}, i});
+      }
+    }
+    for (std::size_t i = 0; i < late.size(); ++i) all.push_back({K::late_effect, {}, {}, i});
+    for (std::size_t i = 0; i < fetches.size(); ++i) {
+      all.push_back({K::fetch_ok, {}, {}, i});
+      all.push_back({K::fetch_old, {}, {}, i});
+      all.push_back({K::fetch_fail, {}, {}, i});
+    }
+    if (probing) {
+      all.push_back({K::probe_ok, {}, {}, 0});
+      all.push_back({K::probe_fail, {}, {}, 0});
+    }
+    all.push_back({K::session_end, {}, {}, 0});
+    if (core.next_wake()) all.push_back({K::time, {}, {}, 0});
+    if (with_crash) all.push_back({K::crash, {}, {}, 0});
+    return all;
+  }
+
+  void apply(const Move& move, Random& random) {
+    using K = Move::Kind;
+    now += std::chrono::microseconds(10);
+    switch (move.kind) {
+      case K::write:
+        return write(move.owner, move.slot);
+      case K::read:
+        return read(move.owner, move.slot);
+      case K::commit_ok:
+      case K::commit_fail:
+        return commit(move.index, move.kind == K::commit_ok);
+      case K::removal_ok:
+      case K::removal_fail:
+        return remove(move.index, move.kind == K::removal_ok);
+      case K::load_ok:
+      case K::load_fail:
+        return load(move.index, move.kind == K::load_ok);
+      case K::late_effect:
+        put(late[move.index].call.delivery);
+        late.erase(late.begin() + static_cast<std::ptrdiff_t>(move.index));
+        return check();
+      case K::fetch_ok:
+      case K::fetch_old:
+      case K::fetch_fail:
+        return fetch(move.index, move.kind);
+      case K::probe_ok:
+      case K::probe_fail:
+        probing = false;
+        return step(ProbeDone{move.kind == K::probe_ok, "no answer"});
+      case K::session_end:
+        return end_session();
+      case K::time:
+        now = std::max(now, *core.next_wake());
+        return step(Tick{});
+      case K::crash:
+        return crash(random);
+      default:
+        return deliver(move.index, move.kind);
+    }
+  }
+
+  /// Lets everything go well until nothing is left to do; afterwards every request must be answered and
+  /// every slot upstream must hold what was acknowledged last or something newer.
+  void settle(Random& random) {
+    using K = Move::Kind;
+    for (int rounds = 0; rounds < 100'000; ++rounds) {
+      if (!commits.empty())
+        apply({K::commit_ok, {}, {}, 0}, random);
+      else if (!removals.empty())
+        apply({K::removal_ok, {}, {}, 0}, random);
+      else if (!loads.empty())
+        apply({K::load_ok, {}, {}, 0}, random);
+      else if (!delivers.empty())
+        apply({K::delivered, {}, {}, 0}, random);
+      else if (!fetches.empty())
+        apply({K::fetch_ok, {}, {}, 0}, random);
+      else if (probing)
+        apply({K::probe_ok, {}, {}, 0}, random);
+      else if (core.next_wake())
+        apply({K::time, {}, {}, 0}, random);
+      else
+        return at_rest();
+    }
+    fail("never comes to rest");
+  }
+
+  std::vector<std::string> failures;  ///< broken promises, in words
+  Core core;
+  Time now{std::chrono::hours(1)};
+  std::vector<Commit> commits;
+  std::vector<Remove> removals;
+  std::vector<core::ReadBack> loads;
+  std::vector<Deliver> delivers;
+  struct Late {
+    Deliver call;
+    Time until{};
+  };
+  struct Reading {
+    Fetch call;
+    Contents at_start;
+  };
+  std::vector<Late> late;  ///< answers lost; may still take effect within the doubt window, in this session
+  std::vector<Reading> fetches;
+  bool probing = false;
+  std::map<Owner, Contents> upstream;
+  Epoch epoch = 1;
+  std::string last_actions;  ///< of the last step, for the table
+
+ private:
+  struct DiskEntry {
+    Value value;
+    std::vector<Digest> known;
+    bool durable = false;
+  };
+  struct Asked {
+    Key key;
+    bool is_read = false;
+    std::uint64_t order = 0;  ///< of the write
+    std::uint64_t floor = 0;  ///< of a read: what had been acknowledged when it came
+  };
+
+  void fail(const std::string& what) { failures.push_back(what); }
+
+  void write(Owner owner, Slot slot) {
+    const std::uint64_t order = ++writes_;
+    asked_[++requests_] = Asked{{owner, slot}, false, order, 0};
+    step(WriteArrived{requests_, owner, slot, Value("w" + std::to_string(order))});
+  }
+
+  void read(Owner owner, Slot slot) {
+    asked_[++requests_] = Asked{{owner, slot}, true, 0, acknowledged_[{owner, slot}]};
+    step(ReadArrived{requests_, owner, slot});
+  }
+
+  void commit(std::size_t index, bool ok) {
+    const Commit done = commits[index];
+    commits.erase(commits.begin() + static_cast<std::ptrdiff_t>(index));
+    if (ok) {
+      auto& entries = disk_[{done.owner, done.slot}];
+      entries[done.sequence].durable = true;
+      // A newer durable record ends the older ones at replay.
+      entries.erase(entries.begin(), entries.find(done.sequence));
+    }
+    step(CommitDone{done.owner, done.slot, done.sequence,
+                    ok ? CommitDone::Result::durable : CommitDone::Result::failed});
+  }
+
+  void remove(std::size_t index, bool ok) {
+    const Remove done = removals[index];
+    removals.erase(removals.begin() + static_cast<std::ptrdiff_t>(index));
+    if (ok) {
+      auto& entries = disk_[{done.owner, done.slot}];
+      entries.erase(entries.begin(), entries.upper_bound(done.up_to));
+    }
+    step(RemovalDone{done.owner, done.slot, done.up_to, ok});
+  }
+
+  void load(std::size_t index, bool ok) {
+    const core::ReadBack wanted = loads[index];
+    loads.erase(loads.begin() + static_cast<std::ptrdiff_t>(index));
+    const auto& entries = disk_[{wanted.owner, wanted.slot}];
+    const auto found = entries.find(wanted.sequence);
+    std::optional<Value> value;
+    if (ok && found != entries.end()) value = found->second.value;
+    step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, value});
+  }
+
+  /// The update takes effect upstream.
+  void put(const Delivery& delivery) {
+    for (const SlotWrite& write : delivery.writes) {
+      Value& standing = upstream[delivery.owner][write.slot];
+      if (order_of(write.value) < order_of(standing)) fail("P2: an older value was written over a newer one");
+      standing = write.value;
+    }
+  }
+
+  void deliver(std::size_t index, Move::Kind kind) {
+    using K = Move::Kind;
+    const Deliver call = delivers[index];
+    delivers.erase(delivers.begin() + static_cast<std::ptrdiff_t>(index));
+    Outcome outcome;
+    outcome.epoch = epoch;
+    outcome.reason = name_of(kind);
+    switch (kind) {
+      case K::delivered:
+        put(call.delivery);
+        outcome.kind = Outcome::Kind::delivered;
+        outcome.contents = upstream[call.delivery.owner];
+        break;
+      case K::suspect:
+        outcome.upstream_suspect = true;
+        [[fallthrough]];
+      case K::transient:
+        outcome.kind = Outcome::Kind::transient;
+        break;
+      case K::stale:
+        outcome.kind = Outcome::Kind::stale;
+        break;
+      case K::lane:
+        outcome.kind = Outcome::Kind::lane;
+        break;
+      case K::payload:
+        outcome.kind = Outcome::Kind::payload;
+        break;
+      case K::conflict:
+        outcome.kind = Outcome::Kind::conflict;
+        break;
+      case K::lost_applied:
+        put(call.delivery);
+        outcome.kind = Outcome::Kind::unknown;
+        break;
+      default:
+        late.push_back({call, now + config_.doubt_window});
+        outcome.kind = Outcome::Kind::unknown;
+        break;
+    }
+    step(DeliverDone{call.delivery.owner, call.call, std::move(outcome)});
+  }
+
+  void fetch(std::size_t index, Move::Kind kind) {
+    const bool ok = kind != Move::Kind::fetch_fail;
+    const Reading reading = fetches[index];
+    const Fetch& wanted = reading.call;
+    fetches.erase(fetches.begin() + static_cast<std::ptrdiff_t>(index));
+    Fetched fetched;
+    fetched.kind = ok ? Outcome::Kind::delivered : Outcome::Kind::transient;
+    fetched.epoch = epoch;
+    if (ok) fetched.contents = kind == Move::Kind::fetch_old ? reading.at_start : upstream[wanted.owner];
+    step(FetchDone{wanted.owner, wanted.call, std::move(fetched)});
+  }
+
+  void end_session() {
+    // The upstream restarted: nothing of the old session can take effect any more.
+    late.clear();
+    const Epoch ended = epoch++;
+    step(SessionEnded{ended});
+  }
+
+  /// kill -9 or a power cut: what was not durable is there or not; the memory is gone. An update under way
+  /// dies with the guard here (what it may do later is the subject of the doubt file).
+  void crash(Random& random) {
+    for (const Commit& lost : commits) drop_at_random({lost.owner, lost.slot}, lost.sequence, random);
+    for (auto& [key, entries] : disk_) {
+      while (entries.size() > 1) entries.erase(entries.begin());
+      for (auto& [sequence, entry] : entries) entry.durable = true;
+    }
+    commits.clear(), removals.clear(), loads.clear(), delivers.clear(), late.clear(), fetches.clear();
+    probing = false;
+    asked_.clear();
+    core = Core(with_limits(config_));
+    ++epoch;
+    Sequence highest = 0;
+    for (const auto& [key, entries] : disk_) {
+      for (const auto& [sequence, entry] : entries) {
+        highest = std::max(highest, sequence);
+        RecoveredEntry found;
+        found.slot = key.second;
+        found.sequence = sequence;
+        found.size = entry.value.size();
+        found.digest = entry.value.digest();
+        found.known = entry.known;
+        found.since = now;
+        core.recover(key.first, found, now);
+      }
+    }
+    core.recover_sequence(std::max(highest, sequences_));
+    for (const Owner& owner : owners_) step(SocketOpened{owner});
+  }
+
+  void drop_at_random(Key key, Sequence sequence, Random& random) {
+    if (random.next() % 2 == 0) disk_[key].erase(sequence);
+  }
+
+  void step(Event event) {
+    Actions actions;
+    core.step(std::move(event), now, actions);
+    last_actions.clear();
+    // What the doubt window is for: after it nothing late comes any more.
+    std::erase_if(late, [this](const Late& call) { return call.until <= now; });
+    for (Action& action : actions) std::visit([this](auto& a) { absorb(a); }, action);
+    check();
+  }
+
+  void note(const std::string& text) { last_actions += (last_actions.empty() ? "" : ", ") + text; }
+
+  void absorb(AnswerWrite& answer) {
+    const auto found = asked_.find(answer.request);
+    if (found == asked_.end()) return fail("a request was answered twice");
+    const Asked asked = found->second;
+    asked_.erase(found);
+    static constexpr const char* words[] = {"answer accepted", "answer too large", "answer unavailable"};
+    note(words[static_cast<int>(answer.status)]);
+    if (answer.status != WriteStatus::accepted) return;
+    std::uint64_t& acknowledged = acknowledged_[asked.key];
+    acknowledged = std::max(acknowledged, asked.order);
+  }
+
+  void absorb(AnswerRead& answer) {
+    const auto found = asked_.find(answer.request);
+    if (found == asked_.end()) return fail("a request was answered twice");
+    const Asked asked = found->second;
+    asked_.erase(found);
+    static constexpr const char* words[] = {"read unavailable", "read pending", "read upstream",
+                                            "read known"};
+    note(words[static_cast<int>(answer.result.source)]);
+    if (answer.result.source == ReadResult::Source::none) return;
+    if (order_of(answer.result.value) < asked.floor) {
+      fail(answer.result.value.empty() ? "P4: absence was invented"
+                                       : "P3: a read returned less than was acknowledged");
+    }
+  }
+
+  void absorb(Commit& action) {
+    note("commit");
+    sequences_ = std::max(sequences_, action.sequence);
+    disk_[{action.owner, action.slot}][action.sequence] = DiskEntry{action.value, action.known, false};
+    commits.push_back(action);
+  }
+  void absorb(Remove& action) { note("remove"), removals.push_back(action); }
+  void absorb(core::ReadBack& action) { note("read back"), loads.push_back(action); }
+  void absorb(Fetch& action) { note("fetch"), fetches.push_back({action, upstream[action.owner]}); }
+  void absorb(Probe&) {
+    note("probe");
+    if (probing) fail("two probes at once");
+    probing = true;
+  }
+
+  void absorb(Deliver& action) {
+    const Owner owner = action.delivery.owner;
+    bool journaled = false;
+    for (const Deliver& other : delivers) {
+      if (other.delivery.owner == owner) fail("two updates of one lane at once");
+    }
+    for (const Late& other : late) {
+      if (other.call.delivery.owner == owner) fail("P2: an update was sent while the lane is in doubt");
+    }
+    for (const SlotWrite& write : action.delivery.writes) {
+      sequences_ = std::max(sequences_, write.sequence);
+      for (const auto& [sequence, entry] : disk_[{owner, write.slot}]) {
+        if (sequence == write.sequence && entry.durable) journaled = true;
+      }
+    }
+    note(journaled ? "push delivery" : action.delivery.base ? "push direct, merged" : "push direct");
+    if (!journaled) {
+      // Rule 1: direct only when the journal holds nothing of the lane, not even possibly.
+      for (const auto& [key, entries] : disk_) {
+        if (key.first == owner && !entries.empty())
+          fail("direct while the journal may hold an entry of the lane");
+      }
+    }
+    if (action.delivery.base) {
+      for (const Slot slot : slots_) {
+        if (!((*action.delivery.base)[slot] == upstream[owner][slot]))
+          fail("merged into contents that do not stand upstream");
+      }
+    }
+    delivers.push_back(action);
+  }
+
+  void absorb(Report& action) {
+    if (action.what == Report::What::invariant) fail("invariant: " + action.text);
+    static constexpr const char* words[] = {"report down",         "report up",    "report held",
+                                            "report released",     "report doubt", "report journal trouble",
+                                            "report journal well", "report mode",  "invariant"};
+    note(words[static_cast<int>(action.what)]);
+  }
+
+  /// What must hold at every moment, whatever happens next.
+  void check() {
+    for (const auto& [key, order] : acknowledged_) {
+      std::uint64_t best = order_of(upstream[key.first][key.second]);
+      for (const auto& [sequence, entry] : disk_[key]) {
+        if (entry.durable) best = std::max(best, order_of(entry.value));
+      }
+      if (best < order) fail("P1: an acknowledged write is neither durable nor upstream");
+    }
+    for (const auto& [key, entries] : disk_) {
+      if (entries.empty()) continue;
+      // After a power cut the newest that survived would be delivered: never over something newer.
+      for (const auto& [sequence, entry] : entries) {
+        const bool superseded = std::any_of(entries.begin(), entries.end(), [&](const auto& e) {
+          return e.second.durable && e.first > sequence;
+        });
+        if (!superseded && order_of(entry.value) < order_of(upstream[key.first][key.second])) {
+          fail("P2: a power cut now would bring an older value back");
+        }
+      }
+    }
+  }
+
+  void at_rest() {
+    if (!asked_.empty()) fail("a request was never answered");
+    if (core.pending_entries() != 0) fail("something is pending at rest");
+    for (const auto& [key, order] : acknowledged_) {
+      if (order_of(upstream[key.first][key.second]) < order) fail("P1: an acknowledged write never arrived");
+    }
+  }
+
+  Config config_;
+  std::vector<Owner> owners_;
+  std::vector<Slot> slots_;
+  std::map<Key, std::map<Sequence, DiskEntry>> disk_;
+  std::map<RequestId, Asked> asked_;
+  std::map<Key, std::uint64_t> acknowledged_;
+  std::uint64_t writes_ = 0;
+  RequestId requests_ = 0;
+  Sequence sequences_ = 0;
+};
+
+}  // namespace guard::testing
