@@ -104,9 +104,8 @@ class Server {
   void shutdown_listener();
   int listening_fd() const;
 
-  struct Impl;
-
  private:
+  struct Impl;
   std::shared_ptr<Impl> impl_;
 };
 
