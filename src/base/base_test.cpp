@@ -29,7 +29,8 @@ TEST(Base64, TakesWhatSwtpmStoresAndNothingElse) {
   EXPECT_TRUE(is_base64("AAAA"));
   EXPECT_TRUE(is_base64("AAA="));
   EXPECT_TRUE(is_base64("+/+/"));
-  for (const std::string_view bad : {"", "A", "AA", "AAA", "AA A", "A===", "====", "=AAA", "AA=A", "AAAA\n", "AAA AAA "}) {
+  for (const std::string_view bad :
+       {"", "A", "AA", "AAA", "AA A", "A===", "====", "=AAA", "AA=A", "AAAA\n", "AAA AAA "}) {
     EXPECT_FALSE(is_base64(bad)) << bad;
   }
 }
@@ -39,7 +40,8 @@ TEST(Durations, NeedAUnit) {
   EXPECT_EQ(parse_duration("2s"), std::chrono::seconds(2));
   EXPECT_EQ(parse_duration("15min"), std::chrono::minutes(15));
   EXPECT_EQ(parse_duration("2h"), std::chrono::hours(2));
-  for (const std::string_view bad : {"", "5", "s", "-1s", "1.5s", "1 s", "01s", "5m", "99999999999999999999s", "36525000h"}) {
+  for (const std::string_view bad :
+       {"", "5", "s", "-1s", "1.5s", "1 s", "01s", "5m", "99999999999999999999s", "36525000h"}) {
     EXPECT_FALSE(parse_duration(bad)) << bad;
   }
 }
@@ -70,7 +72,8 @@ TEST(LogLevel, KnowsTheNamesOfSyslogAndWarn) {
 
 TEST(Log, QuotesWhatWouldBreakALine) {
   testing::internal::CaptureStderr();
-  make_stderr_logger(LogLevel::info)->log(LogLevel::info, "event", {{"plain", "a"}, {"text", "two words\n\"x\""}, {"n", 7}});
+  make_stderr_logger(LogLevel::info)
+      ->log(LogLevel::info, "event", {{"plain", "a"}, {"text", "two words\n\"x\""}, {"n", 7}});
   const std::string line = testing::internal::GetCapturedStderr();
   EXPECT_NE(line.find("event plain=a text=\"two words\\x0a\\\"x\\\"\" n=7"), std::string::npos) << line;
 }

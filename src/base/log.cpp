@@ -9,11 +9,15 @@ namespace {
 
 spdlog::level::level_enum level_of(LogLevel level) {
   switch (level) {
-    case LogLevel::debug: return spdlog::level::debug;
+    case LogLevel::debug:
+      return spdlog::level::debug;
     case LogLevel::info:
-    case LogLevel::notice: return spdlog::level::info;
-    case LogLevel::warning: return spdlog::level::warn;
-    case LogLevel::error: return spdlog::level::err;
+    case LogLevel::notice:
+      return spdlog::level::info;
+    case LogLevel::warning:
+      return spdlog::level::warn;
+    case LogLevel::error:
+      return spdlog::level::err;
   }
   return spdlog::level::err;
 }
@@ -48,7 +52,8 @@ void append_text(std::string& line, std::string_view text) {
 
 class SpdLogger final : public Logger {
  public:
-  SpdLogger(std::shared_ptr<spdlog::logger> logger, LogLevel level) : logger_(std::move(logger)), level_(level) {
+  SpdLogger(std::shared_ptr<spdlog::logger> logger, LogLevel level)
+      : logger_(std::move(logger)), level_(level) {
     logger_->set_level(spdlog::level::debug);
     logger_->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
     logger_->flush_on(spdlog::level::debug);

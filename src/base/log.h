@@ -1,5 +1,6 @@
 // One line per event: `event key=value ...`. The logger is an object handed down from main; libraries below
-// the daemon log nothing, except through it. Guest bytes (guard::Value) cannot be logged: no Field takes them.
+// the daemon log nothing, except through it. Guest bytes (guard::Value) cannot be logged: no Field takes
+// them.
 #pragma once
 
 #include <cstdint>

@@ -7,15 +7,24 @@ namespace guard {
 
 std::string_view name_of(Errc code) {
   switch (code) {
-    case Errc::invalid: return "invalid";
-    case Errc::not_found: return "not_found";
-    case Errc::busy: return "busy";
-    case Errc::no_space: return "no_space";
-    case Errc::io: return "io";
-    case Errc::corrupt: return "corrupt";
-    case Errc::unavailable: return "unavailable";
-    case Errc::timeout: return "timeout";
-    case Errc::closed: return "closed";
+    case Errc::invalid:
+      return "invalid";
+    case Errc::not_found:
+      return "not_found";
+    case Errc::busy:
+      return "busy";
+    case Errc::no_space:
+      return "no_space";
+    case Errc::io:
+      return "io";
+    case Errc::corrupt:
+      return "corrupt";
+    case Errc::unavailable:
+      return "unavailable";
+    case Errc::timeout:
+      return "timeout";
+    case Errc::closed:
+      return "closed";
   }
   return "unknown";
 }

@@ -57,10 +57,14 @@ bool Uuid::is_nil() const {
 
 std::string_view name_of(Slot slot) {
   switch (slot) {
-    case Slot::permall: return "permall";
-    case Slot::savestate: return "savestate";
-    case Slot::volatilestate: return "volatilestate";
-    case Slot::nvram: return "nvram";
+    case Slot::permall:
+      return "permall";
+    case Slot::savestate:
+      return "savestate";
+    case Slot::volatilestate:
+      return "volatilestate";
+    case Slot::nvram:
+      return "nvram";
   }
   return "unknown";
 }
@@ -76,13 +80,20 @@ std::string_view name_of(Device device) { return device == Device::vtpm ? "vtpm"
 
 std::string_view name_of(Outcome::Kind kind) {
   switch (kind) {
-    case Outcome::Kind::delivered: return "delivered";
-    case Outcome::Kind::conflict: return "conflict";
-    case Outcome::Kind::transient: return "transient";
-    case Outcome::Kind::stale: return "stale";
-    case Outcome::Kind::lane: return "lane";
-    case Outcome::Kind::payload: return "payload";
-    case Outcome::Kind::unknown: return "unknown";
+    case Outcome::Kind::delivered:
+      return "delivered";
+    case Outcome::Kind::conflict:
+      return "conflict";
+    case Outcome::Kind::transient:
+      return "transient";
+    case Outcome::Kind::stale:
+      return "stale";
+    case Outcome::Kind::lane:
+      return "lane";
+    case Outcome::Kind::payload:
+      return "payload";
+    case Outcome::Kind::unknown:
+      return "unknown";
   }
   return "unknown";
 }

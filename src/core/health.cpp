@@ -18,7 +18,7 @@ void Health::doubtful(Actions& out) {
 }
 
 void Health::sign_of_life(Actions& out) {
-  if (state_ != State::down) return;
+  if (state_ == State::up) return;
   backoff_.reset();
   probe(out);
 }

@@ -1,0 +1,295 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace guard::engine {
+
+namespace {
+
+core::Config with_limits(core::Config config, const Upstream& upstream) {
+  config.upstream = upstream.limits();
+  return config;
+}
+
+core::CommitDone::Result result_of(const Result<>& result) {
+  if (result) return core::CommitDone::Result::durable;
+  return result.error().code == Errc::no_space ? core::CommitDone::Result::full : core::CommitDone::Result::failed;
+}
+
+}  // namespace
+
+/// One device socket's way to its lane; it cannot name another.
+class Engine::Access final : public LaneAccess {
+ public:
+  Access(std::shared_ptr<Engine*> engine, Owner owner) : engine_(std::move(engine)), owner_(owner) {
+    if ((*engine_)->open_[owner_]++ == 0) (*engine_)->feed(core::SocketOpened{owner_});
+  }
+  ~Access() override {
+    Engine* engine = *engine_;
+    if (engine == nullptr || --engine->open_[owner_] > 0) return;
+    engine->open_.erase(owner_);
+    engine->feed(core::SocketClosed{owner_});
+  }
+  void write(Slot slot, Value value, std::function<void(WriteStatus)> done) override {
+    if (device_of(slot) != owner_.device) return done(WriteStatus::unavailable);
+    (*engine_)->write(owner_, slot, std::move(value), std::move(done));
+  }
+  void read(Slot slot, std::function<void(ReadResult)> done) override {
+    if (device_of(slot) != owner_.device) return done(ReadResult{});
+    (*engine_)->read(owner_, slot, std::move(done));
+  }
+
+ private:
+  std::shared_ptr<Engine*> engine_;
+  Owner owner_;
+};
+
+Engine::Engine(Host host, core::Config config, Upstream& upstream, Logger& log)
+    : host_(std::move(host)),
+      upstream_(upstream),
+      log_(log),
+      core_(with_limits(config, upstream)),
+      self_(std::make_shared<Engine*>(this)) {
+  upstream_.set_events(this);
+}
+
+Engine::~Engine() {
+  *self_ = nullptr;
+  upstream_.set_events(nullptr);
+}
+
+void Engine::start(std::unique_ptr<journal::Store> store) {
+  const journal::Recovery& recovery = store->recovery();
+  const Time now = host_.now();
+  const std::int64_t wall_ms = host_.wall_ms();
+  for (const journal::LiveEntry& found : recovery.live) {
+    // Retained entries, contents and alerts are written by later versions only.
+    if (found.retained || found.type != journal::RecordType::write) continue;
+    core::RecoveredEntry entry;
+    entry.slot = found.slot;
+    entry.sequence = found.sequence;
+    entry.size = found.size;
+    entry.digest = found.digest;
+    entry.known = found.known;
+    entry.vtpm = found.vtpm;
+    entry.suspect = found.suspect;
+    const std::int64_t age_ms = std::clamp<std::int64_t>(wall_ms - found.wall_ms, 0, std::int64_t{1} << 40);
+    entry.since = now - std::chrono::milliseconds(age_ms);
+    core_.recover(found.owner, std::move(entry), now);
+  }
+  core_.recover_sequence(recovery.highest_sequence);
+  journal_ = std::make_unique<journal::Journal>(
+      std::move(store), [self = self_, post = host_.post](std::vector<journal::Completion> completions) {
+        post([self, done = std::make_shared<std::vector<journal::Completion>>(std::move(completions))] {
+          if (*self != nullptr) (*self)->completed(std::move(*done));
+        });
+      });
+  // Delivers what was found, and probes before anybody's write has to find out.
+  feed(core::Kick{});
+}
+
+std::unique_ptr<LaneAccess> Engine::open_lane(Owner owner) { return std::make_unique<Access>(self_, owner); }
+
+std::optional<journal::Stats> Engine::journal_stats() const {
+  if (!journal_) return std::nullopt;
+  return journal_->stats();
+}
+
+// --- Requests ---------------------------------------------------------------------------------------------
+
+void Engine::write(Owner owner, Slot slot, Value value, WriteDone done) {
+  if (!journal_) return done(WriteStatus::unavailable);
+  const core::RequestId request = ++last_request_;
+  writes_.emplace(request, std::move(done));
+  feed(core::WriteArrived{request, owner, slot, std::move(value)});
+}
+
+void Engine::read(Owner owner, Slot slot, ReadDone done) {
+  if (!journal_) return done(ReadResult{});
+  const core::RequestId request = ++last_request_;
+  reads_.emplace(request, std::move(done));
+  feed(core::ReadArrived{request, owner, slot});
+}
+
+void Engine::drain(Time deadline, std::function<void(bool)> done) {
+  waiters_.push_back(Waiter{deadline, false, std::move(done)});
+  host_.at(deadline, [self = self_] {
+    if (*self != nullptr) (*self)->check_waiters();
+  });
+  feed(core::Kick{});
+}
+
+void Engine::when_quiet(Time deadline, std::function<void()> done) {
+  waiters_.push_back(Waiter{deadline, true, [done = std::move(done)](bool) { done(); }});
+  host_.at(deadline, [self = self_] {
+    if (*self != nullptr) (*self)->check_waiters();
+  });
+  check_waiters();
+}
+
+void Engine::check_waiters() {
+  if (waiters_.empty()) return;
+  const Time now = host_.now();
+  const bool drained = started() && core_.pending_entries() == 0;
+  const bool quiet = core_.updates_under_way() == 0;
+  std::vector<std::pair<std::function<void(bool)>, bool>> ready;
+  std::erase_if(waiters_, [&](Waiter& waiter) {
+    const bool reached = waiter.for_quiet ? quiet : drained;
+    if (!reached && now < waiter.deadline) return false;
+    ready.emplace_back(std::move(waiter.done), reached);
+    return true;
+  });
+  for (auto& [done, reached] : ready) done(reached);
+}
+
+// --- Events in, actions out -------------------------------------------------------------------------------
+
+void Engine::session_ended(Epoch epoch) { feed(core::SessionEnded{epoch}); }
+
+void Engine::sign_of_life() { feed(core::SignOfLife{}); }
+
+/// An action may bring the next event about before it returns (a callback in place): one at a time, in order.
+void Engine::feed(core::Event event) {
+  events_.push_back(std::move(event));
+  if (feeding_) return;
+  feeding_ = true;
+  while (!events_.empty()) {
+    core::Event next = std::move(events_.front());
+    events_.pop_front();
+    actions_.clear();
+    core_.step(std::move(next), host_.now(), actions_);
+    core::Actions now = std::exchange(actions_, {});
+    carry_out(now);
+    actions_ = std::move(now);  // keeps its memory
+  }
+  feeding_ = false;
+  arm();
+  check_waiters();
+}
+
+void Engine::carry_out(core::Actions& actions) {
+  for (core::Action& action : actions) {
+    std::visit([this](auto& a) { act(a); }, action);
+  }
+  if (!journal_requests_.empty()) journal_->submit(std::exchange(journal_requests_, {}));
+}
+
+void Engine::completed(std::vector<journal::Completion> completions) {
+  for (journal::Completion& done : completions) {
+    if (!done.result && log_.enabled(LogLevel::debug)) {
+      log_.log(LogLevel::debug, "journal_request_failed",
+               {{"vm", done.owner.vm}, {"slot", done.slot}, {"error", done.result.error().message}});
+    }
+    switch (done.kind) {
+      case journal::Completion::Kind::entry:
+        feed(core::CommitDone{done.owner, done.slot, done.sequence, result_of(done.result)});
+        break;
+      case journal::Completion::Kind::removal:
+        feed(core::RemovalDone{done.owner, done.slot, done.sequence, done.result.has_value()});
+        break;
+      case journal::Completion::Kind::read: {
+        std::optional<Value> value;
+        if (done.result) value = std::move(done.value);
+        feed(core::ValueRead{done.owner, done.slot, done.sequence, std::move(value)});
+        break;
+      }
+    }
+  }
+}
+
+/// One alarm for the earliest thing the core waits for; none when it waits for nothing.
+void Engine::arm() {
+  const std::optional<Time> wake = core_.next_wake();
+  if (!wake || (armed_ && *armed_ <= *wake)) return;
+  armed_ = wake;
+  host_.at(*wake, [self = self_, when = *wake] {
+    if (*self == nullptr) return;
+    Engine& engine = **self;
+    if (engine.armed_ != when) return;  // an earlier alarm took its place
+    engine.armed_.reset();
+    engine.feed(core::Tick{});
+  });
+}
+
+void Engine::act(core::AnswerWrite& action) {
+  const auto found = writes_.find(action.request);
+  if (found == writes_.end()) return;
+  WriteDone done = std::move(found->second);
+  writes_.erase(found);
+  done(action.status);
+}
+
+void Engine::act(core::AnswerRead& action) {
+  const auto found = reads_.find(action.request);
+  if (found == reads_.end()) return;
+  ReadDone done = std::move(found->second);
+  reads_.erase(found);
+  done(std::move(action.result));
+}
+
+void Engine::act(core::Commit& action) {
+  journal::Entry entry;
+  entry.owner = action.owner;
+  entry.slot = action.slot;
+  entry.sequence = action.sequence;
+  entry.vtpm = action.vtpm;
+  entry.known = std::move(action.known);
+  entry.wall_ms = host_.wall_ms();
+  entry.value = std::move(action.value);
+  journal_requests_.emplace_back(std::move(entry));
+}
+
+void Engine::act(core::Remove& action) {
+  journal_requests_.emplace_back(
+      journal::Removal{action.owner, action.slot, action.up_to, action.delivered, false});
+}
+
+void Engine::act(core::ReadBack& action) {
+  journal_requests_.emplace_back(journal::ReadBack{action.owner, action.slot, action.sequence});
+}
+
+void Engine::act(core::Deliver& action) {
+  const Owner owner = action.delivery.owner;
+  upstream_.deliver(std::move(action.delivery), [self = self_, owner, call = action.call](Outcome outcome) {
+    if (*self != nullptr) (*self)->feed(core::DeliverDone{owner, call, std::move(outcome)});
+  });
+}
+
+void Engine::act(core::Fetch& action) {
+  upstream_.fetch(action.owner, [self = self_, owner = action.owner, call = action.call](Fetched fetched) {
+    if (*self != nullptr) (*self)->feed(core::FetchDone{owner, call, std::move(fetched)});
+  });
+}
+
+void Engine::act(core::Probe&) {
+  upstream_.probe([self = self_](Outcome outcome) {
+    if (*self == nullptr) return;
+    (*self)->feed(core::ProbeDone{outcome.kind == Outcome::Kind::delivered, std::move(outcome.reason)});
+  });
+}
+
+void Engine::report(const core::Report& report) {
+  using What = core::Report::What;
+  const std::string vm = report.owner ? report.owner->vm.str() : std::string();
+  const std::string_view device = report.owner ? name_of(report.owner->device) : std::string_view();
+  switch (report.what) {
+    case What::upstream_down: return log_.log(LogLevel::warning, "upstream_down", {{"reason", report.text}});
+    case What::upstream_up: return log_.log(LogLevel::notice, "upstream_up", {{"outage_ms", report.number}});
+    case What::lane_held:
+      return log_.log(LogLevel::warning, "lane_held", {{"vm", vm}, {"device", device}, {"reason", report.text}});
+    case What::lane_released:
+      return log_.log(LogLevel::notice, "lane_released",
+                      {{"vm", vm}, {"device", device}, {"reason", report.text}, {"held_ms", report.number}});
+    case What::doubt_long:
+      return log_.log(LogLevel::warning, "update_unanswered",
+                      {{"vm", vm}, {"device", device}, {"unanswered_ms", report.number}});
+    case What::journal_trouble: return log_.log(LogLevel::error, "journal_trouble", {{"what", report.text}});
+    case What::journal_well: return log_.log(LogLevel::notice, "journal_well");
+    case What::mode_changed: return log_.log(LogLevel::debug, "mode", {{"mode", report.text}});
+    case What::invariant:
+      return log_.log(LogLevel::error, "bug", {{"vm", vm}, {"device", device}, {"what", report.text}});
+  }
+}
+
+}  // namespace guard::engine
