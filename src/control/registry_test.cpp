@@ -12,6 +12,7 @@
 
 #include "base/limits.h"
 #include "control/socket_birth.h"
+#include "control/test_daemon.h"
 #include "control/test_dir.h"
 
 namespace guard::control {
@@ -21,29 +22,13 @@ namespace fs = std::filesystem;
 
 const Uuid vm_a = *Uuid::parse("3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10");
 const Uuid vm_b = *Uuid::parse("321e3a5e-b32b-4b26-be1c-c20c902c3cff");
-const std::uint32_t gid = ::geteuid() == 0 ? 131076 : ::getegid();
+const std::uint32_t gid = test_gid();
 
 std::string contents_of(const std::string& path) {
   std::ostringstream text;
   text << std::ifstream(path).rdbuf();
   return text.str();
 }
-
-/// Collects the lines of the log.
-class LogLines final : public Logger {
- public:
-  void log(LogLevel, std::string_view event, std::initializer_list<Field> fields) override {
-    std::string line(event);
-    for (const Field& field : fields) line += " " + std::string(field.key) + "=" + field.text;
-    lines.push_back(std::move(line));
-  }
-  bool enabled(LogLevel) const override { return true; }
-  std::size_t count(std::string_view start) const {
-    return static_cast<std::size_t>(
-        std::ranges::count_if(lines, [&](const auto& line) { return line.starts_with(start); }));
-  }
-  std::vector<std::string> lines;
-};
 
 /// A registry with a worker that works when told to, so that a test decides what is under way.
 class Daemon {
@@ -119,7 +104,7 @@ class RegistryTest : public ::testing::Test {
     return R"({"typ":")" + std::string(typ) + R"(","gid":)" + std::to_string(gid) + R"(,"path":")" + path +
            R"(","vm_uuid":")" + vm.str() + R"("})";
   }
-  TestDir dir;
+  TestDir dir{memory};
 };
 
 TEST_F(RegistryTest, CreatesServesAndSavesASocketBeforeItAnswers) {
