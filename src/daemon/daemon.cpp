@@ -1,0 +1,240 @@
+#include "daemon/daemon.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "control/commands.h"
+#include "control/control_socket.h"
+#include "control/registry.h"
+#include "daemon/operations.h"
+#include "daemon/state_dir.h"
+#include "daemon/worker.h"
+#include "device/swtpm_rest.h"
+#include "engine/engine.h"
+#include "net/http_server.h"
+#include "net/loop.h"
+#include "upstream/xapi_upstream.h"
+
+namespace guard::daemon {
+
+namespace {
+
+using std::chrono::seconds;
+
+/// How long an orderly stop waits for requests and updates under way.
+constexpr seconds stop_patience{10};
+/// How soon a journal that could not be read is tried again.
+constexpr seconds journal_retry{3};
+
+std::int64_t wall_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+class Daemon;
+
+/// One device socket: its listener, its connections and its access to one lane.
+class DeviceSocket final : public control::SocketHandle {
+ public:
+  DeviceSocket(Daemon& daemon, const control::SocketEntry& entry, int listening_fd);
+  ~DeviceSocket() override;
+  net::Server& server() { return *server_; }
+
+ private:
+  Daemon& daemon_;
+  std::unique_ptr<LaneAccess> lane_;
+  std::unique_ptr<net::Server> server_;
+};
+
+class Daemon {
+ public:
+  Daemon(const Options& options, Logger& log, const Notifier& notifier)
+      : options_(options),
+        log_(log),
+        notifier_(notifier),
+        state_dir_(options.state_dir, {options.journal_size, options.journal_max}, log),
+        worker_([this](std::function<void()> work) { loop_.post(std::move(work)); }) {}
+
+  int run();
+
+ private:
+  friend class DeviceSocket;
+
+  bool build();
+  void open_journal_first();
+  void retry_journal();
+  void stop();
+  void count_down_stop();
+
+  const Options& options_;
+  Logger& log_;
+  const Notifier& notifier_;
+  net::Loop loop_;
+  StateDir state_dir_;
+  device::SwtpmStats device_stats_;
+  std::vector<DeviceSocket*> device_sockets_;
+  std::unique_ptr<upstream::XapiUpstream> upstream_;
+  std::unique_ptr<engine::Engine> engine_;
+  std::unique_ptr<DaemonOperations> operations_;
+  std::unique_ptr<control::Registry> registry_;
+  std::unique_ptr<control::Commands> commands_;
+  std::unique_ptr<control::ControlSocket> control_socket_;
+  bool stopping_ = false;
+  unsigned stop_steps_ = 0;
+  Worker worker_;  ///< last: its thread ends before anything its work refers to
+};
+
+DeviceSocket::DeviceSocket(Daemon& daemon, const control::SocketEntry& entry, int listening_fd)
+    : daemon_(daemon), lane_(daemon.engine_->open_lane(Owner{entry.vm, entry.device})) {
+  net::ServerLimits limits;
+  limits.max_body = daemon.options_.max_body;
+  server_ = std::make_unique<net::Server>(
+      daemon.loop_, listening_fd, limits, device::swtpm_too_large(),
+      device::make_swtpm_handler(*lane_, daemon.device_stats_, daemon.log_), daemon.log_, entry.path);
+  daemon.device_sockets_.push_back(this);
+}
+
+DeviceSocket::~DeviceSocket() {
+  std::erase(daemon_.device_sockets_, this);
+  server_->shutdown_listener();
+}
+
+/// Builds all parts in the order in which they depend on each other. Nothing is contacted yet but the disk.
+bool Daemon::build() {
+  upstream::XapiOptions xapi;
+  xapi.uri = options_.upstream;
+  xapi.client_version = GUARD_VERSION;
+  xapi.direct_timeout = options_.direct_timeout;
+  xapi.upstream_timeout = options_.upstream_timeout;
+  auto upstream = upstream::make_xapi_upstream(loop_, xapi, log_);
+  if (!upstream) {
+    log_.log(LogLevel::error, "upstream_unusable", {{"error", upstream.error().message}});
+    return false;
+  }
+  upstream_ = std::move(*upstream);
+
+  core::Config config;
+  config.direct_timeout = options_.direct_timeout;
+  config.doubt_window = options_.doubt_window;
+  config.queue_entries = options_.queue_capacity;
+  config.delivery_concurrency = options_.delivery_concurrency;
+  config.seed = static_cast<std::uint64_t>(wall_ms());
+  engine::Host host;
+  host.post = [this](std::function<void()> work) { loop_.post(std::move(work)); };
+  host.at = [this](Time when, std::function<void()> work) { loop_.at(when, std::move(work)); };
+  host.now = [this] { return loop_.now(); };
+  host.wall_ms = wall_ms;
+  engine_ = std::make_unique<engine::Engine>(std::move(host), config, *upstream_, log_);
+  operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, options_.upstream, wall_ms);
+
+  control::RegistryOptions registry;
+  registry.resume_file = options_.resume_file;
+  registry.devices = {Device::vtpm};
+  registry.open = [this](const control::SocketEntry& entry, int fd) {
+    return std::make_unique<DeviceSocket>(*this, entry, fd);
+  };
+  registry.run_blocking = [this](std::function<void()> work, std::function<void()> then) {
+    worker_.run(std::move(work), std::move(then));
+  };
+  registry_ = std::make_unique<control::Registry>(std::move(registry), log_);
+  operations_->set_registry(registry_.get());
+  commands_ = std::make_unique<control::Commands>(*registry_, *operations_, log_);
+  return true;
+}
+
+/// A journal that cannot be read stops nobody from asking: every request is answered 503 until it can be.
+void Daemon::open_journal_first() {
+  auto store = state_dir_.open_journal();
+  if (store) {
+    return engine_->start(std::move(*store));
+  }
+  log_.log(LogLevel::error, "journal_unreadable",
+           {{"dir", options_.state_dir}, {"error", store.error().message}});
+  operations_->set_journal_error(store.error().message);
+  loop_.at(loop_.now() + Time(journal_retry), [this] { retry_journal(); });
+}
+
+void Daemon::retry_journal() {
+  if (stopping_) return;
+  auto result = std::make_shared<Result<std::unique_ptr<journal::Store>>>();
+  worker_.run([this, result] { *result = state_dir_.open_journal(); },
+              [this, result] {
+                if (stopping_) return;
+                if (*result) {
+                  log_.log(LogLevel::notice, "journal_readable");
+                  return engine_->start(std::move(**result));
+                }
+                operations_->set_journal_error(result->error().message);
+                loop_.at(loop_.now() + Time(journal_retry), [this] { retry_journal(); });
+              });
+}
+
+int Daemon::run() {
+  if (!build()) return 1;
+  // Sockets listen before anything else is read or contacted: clients wait in the backlogs (P12). The lock on
+  // the state directory comes even before, so that a second daemon takes no sockets away.
+  const auto locked = state_dir_.lock();
+  if (!locked && locked.error().code == Errc::busy) {
+    log_.log(LogLevel::error, "already_running",
+             {{"dir", options_.state_dir}, {"error", locked.error().message}});
+    return 1;
+  }
+  const control::ResumeReport resumed = registry_->resume();
+  open_journal_first();
+  registry_->serve();
+
+  auto control = control::ControlSocket::open(
+      loop_, {options_.control_socket_path(), [this] { return operations_->metrics(); }}, *commands_, log_);
+  if (!control) {
+    log_.log(LogLevel::error, "control_socket_unusable", {{"error", control.error().message}});
+    return 1;
+  }
+  control_socket_ = std::move(*control);
+  loop_.on_terminate([this] { stop(); });
+  log_.log(LogLevel::notice, "started",
+           {{"version", GUARD_VERSION},
+            {"upstream", options_.upstream},
+            {"pending", engine_->snapshot().pending_entries},
+            {"sockets", resumed.listening}});
+  notifier_.send("READY=1\nSTATUS=serving");
+  loop_.run();
+
+  // The loop has ended: connections first, then what they refer to.
+  control_socket_.reset();
+  registry_.reset();
+  return 0;
+}
+
+/// Finishes the requests under way, waits for updates under way, ends the session; then the loop ends. What
+/// is pending stays in the journal.
+void Daemon::stop() {
+  if (std::exchange(stopping_, true)) return;
+  notifier_.send("STOPPING=1");
+  const core::Snapshot view = engine_->snapshot();
+  log_.log(view.pending_entries == 0 ? LogLevel::notice : LogLevel::warning, "stopping",
+           {{"pending_entries", view.pending_entries}, {"pending_vms", view.pending_vms}});
+  loop_.at(loop_.now() + Time(stop_patience), [this] { loop_.stop(); });
+  stop_steps_ = static_cast<unsigned>(device_sockets_.size()) + 2;
+  for (DeviceSocket* socket : device_sockets_) {
+    socket->server().drain([this] { count_down_stop(); });
+  }
+  control_socket_->drain([this] { count_down_stop(); });
+  count_down_stop();
+}
+
+void Daemon::count_down_stop() {
+  if (--stop_steps_ > 0) return;
+  engine_->when_quiet(loop_.now() + Time(stop_patience),
+                      [this] { upstream_->logout([this] { loop_.stop(); }); });
+}
+
+}  // namespace
+
+int run(const Options& options, Logger& log, const Notifier& notifier) {
+  Daemon daemon(options, log, notifier);
+  return daemon.run();
+}
+
+}  // namespace guard::daemon

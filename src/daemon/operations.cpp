@@ -1,0 +1,227 @@
+#include "daemon/operations.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/text.h"
+
+namespace guard::daemon {
+
+using wire::Json;
+using wire::JsonArray;
+using wire::JsonObject;
+
+namespace {
+
+double seconds_between(Time from, Time to) {
+  return std::round(std::chrono::duration<double>(to - from).count() * 1000) / 1000;
+}
+
+const char* name_of(core::Health::State state) {
+  switch (state) {
+    case core::Health::State::unknown:
+      return "unknown";
+    case core::Health::State::up:
+      return "up";
+    case core::Health::State::down:
+      return "down";
+  }
+  return "unknown";
+}
+
+JsonObject counters_json(const core::Counters& c) {
+  return JsonObject{{"writes_direct", c.writes_direct},
+                    {"writes_journaled", c.writes_journaled},
+                    {"writes_unavailable", c.writes_unavailable},
+                    {"writes_too_large", c.writes_too_large},
+                    {"reads_pending", c.reads_pending},
+                    {"reads_upstream", c.reads_upstream},
+                    {"reads_known", c.reads_known},
+                    {"reads_unavailable", c.reads_unavailable},
+                    {"direct_calls", c.direct_calls},
+                    {"delivery_calls", c.delivery_calls},
+                    {"delivered", c.delivered},
+                    {"failed_transient", c.failed_transient},
+                    {"failed_lane", c.failed_lane},
+                    {"failed_payload", c.failed_payload},
+                    {"failed_conflict", c.failed_conflict},
+                    {"failed_unknown", c.failed_unknown},
+                    {"commits", c.commits},
+                    {"removals", c.removals},
+                    {"bugs", c.invariants}};
+}
+
+}  // namespace
+
+DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::XapiUpstream& upstream,
+                                   std::string upstream_uri, std::function<std::int64_t()> wall_ms)
+    : engine_(engine),
+      upstream_(upstream),
+      upstream_uri_(std::move(upstream_uri)),
+      wall_ms_(std::move(wall_ms)) {}
+
+std::string DaemonOperations::since(Time when) const {
+  const auto ago = std::chrono::duration_cast<std::chrono::milliseconds>(engine_.now() - when);
+  return rfc3339(std::chrono::system_clock::time_point(std::chrono::milliseconds(wall_ms_()) - ago));
+}
+
+Json DaemonOperations::journal_json() const {
+  const auto stats = engine_.journal_stats();
+  if (!stats) return JsonObject{{"state", "unread"}, {"error", journal_error_}};
+  return JsonObject{{"state", std::string(journal::name_of(stats->state))},
+                    {"reserved", stats->reserved},
+                    {"live_bytes", stats->live_bytes},
+                    {"capacity_bytes", stats->capacity_bytes},
+                    {"generation", stats->generation},
+                    {"corrupt_records", stats->corrupt_records},
+                    {"batches", stats->batches},
+                    {"syncs", stats->syncs},
+                    {"switches", stats->switches}};
+}
+
+Json DaemonOperations::status_json() const {
+  const core::Snapshot view = engine_.snapshot();
+  JsonObject upstream{{"uri", upstream_uri_}, {"state", name_of(view.upstream)}};
+  upstream.emplace_back(
+      "since", view.upstream == core::Health::State::unknown ? Json() : Json(since(view.upstream_since)));
+  upstream.emplace_back("last_error", view.upstream_error.empty() ? Json() : Json(view.upstream_error));
+
+  JsonArray held;
+  const auto pending = engine_.pending();
+  for (const auto& lane : view.held) {
+    bool listed = false;
+    const auto add = [&](Json slot) {
+      held.push_back(JsonObject{{"vm", lane.owner.vm.str()},
+                                {"device", guard::name_of(lane.owner.device)},
+                                {"slot", std::move(slot)},
+                                {"reason", lane.reason},
+                                {"since", since(lane.since)}});
+      listed = true;
+    };
+    for (const auto& entry : pending) {
+      if (entry.owner == lane.owner) add(guard::name_of(entry.slot));
+    }
+    if (!listed) add(Json());
+  }
+
+  JsonArray sockets;
+  if (registry_ != nullptr) {
+    for (const auto& socket : registry_->sockets()) {
+      sockets.push_back(JsonObject{{"service", socket.device == Device::vtpm ? "vtpm" : "varstore"},
+                                   {"vm", socket.vm.str()},
+                                   {"path", socket.path},
+                                   {"gid", std::int64_t{socket.gid}}});
+    }
+  }
+
+  const auto& xapi = upstream_.counters();
+  JsonObject counters = counters_json(view.counters);
+  counters.emplace_back("upstream_connects", xapi.connects);
+  counters.emplace_back("upstream_logins", xapi.logins);
+  counters.emplace_back("upstream_connections_open", std::uint64_t{upstream_.connections()});
+
+  const auto stats = engine_.journal_stats();
+  return JsonObject{
+      {"version", GUARD_VERSION},
+      {"mode", core::name_of(view.mode)},
+      {"upstream", std::move(upstream)},
+      {"pending",
+       JsonObject{{"entries", std::uint64_t{view.pending_entries}},
+                  {"vms", std::uint64_t{view.pending_vms}},
+                  {"bytes", std::uint64_t{view.pending_bytes}},
+                  {"oldest_seconds",
+                   view.oldest_since ? Json(seconds_between(*view.oldest_since, engine_.now())) : Json()}}},
+      {"held", std::move(held)},
+      {"parked", JsonArray{}},
+      {"doubt", std::uint64_t{view.doubt}},
+      {"buffering", "enabled"},
+      {"quarantine_bytes", stats ? stats->quarantined_bytes : 0},
+      {"journal", journal_json()},
+      {"sockets", std::move(sockets)},
+      {"counters", std::move(counters)}};
+}
+
+void DaemonOperations::status(Done done) { done(status_json()); }
+
+void DaemonOperations::pending(Done done) {
+  const core::Snapshot view = engine_.snapshot();
+  JsonArray entries;
+  for (const auto& entry : engine_.pending()) {
+    const auto held = std::find_if(view.held.begin(), view.held.end(),
+                                   [&](const auto& lane) { return lane.owner == entry.owner; });
+    JsonObject item{{"vm", entry.owner.vm.str()},
+                    {"slot", guard::name_of(entry.slot)},
+                    {"sequence", entry.sequence},
+                    {"bytes", std::uint64_t{entry.size}},
+                    {"age_seconds", seconds_between(entry.since, engine_.now())},
+                    {"state", held == view.held.end() ? "pending" : "held"}};
+    if (held != view.held.end()) item.emplace_back("reason", held->reason);
+    entries.push_back(std::move(item));
+  }
+  done(Json(std::move(entries)));
+}
+
+void DaemonOperations::drain(std::chrono::milliseconds timeout, Done done) {
+  engine_.drain(engine_.now() + timeout, [this, done = std::move(done)](bool drained) {
+    done(Json(
+        JsonObject{{"drained", drained}, {"entries", std::uint64_t{engine_.snapshot().pending_entries}}}));
+  });
+}
+
+std::string DaemonOperations::metrics() const {
+  const core::Snapshot view = engine_.snapshot();
+  const core::Counters& c = view.counters;
+  std::string out;
+  const auto family = [&out](const char* name, const char* type, const char* help) {
+    out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  };
+  const auto gauge = [&](const char* name, const char* help, auto value) {
+    family(name, "gauge", help);
+    out += fmt::format("{} {}\n", name, value);
+  };
+  gauge("xapi_guard_pending_entries", "Entries in the journal that are not delivered.", view.pending_entries);
+  gauge("xapi_guard_pending_bytes", "Bytes of these entries.", view.pending_bytes);
+  gauge("xapi_guard_pending_oldest_seconds", "Age of the oldest of them.",
+        view.oldest_since ? seconds_between(*view.oldest_since, engine_.now()) : 0.0);
+  gauge("xapi_guard_upstream_up", "1 when xapi answers.", view.upstream == core::Health::State::up ? 1 : 0);
+  gauge("xapi_guard_held_lanes", "Lanes whose delivery fails for a reason of their own.", view.held.size());
+  gauge("xapi_guard_doubtful_lanes", "Lanes with an update whose outcome is unknown.", view.doubt);
+  gauge("xapi_guard_device_sockets", "Device sockets served.",
+        registry_ != nullptr ? registry_->sockets().size() : 0);
+  family("xapi_guard_mode", "gauge", "1 for the present mode.");
+  for (const auto mode : {core::Mode::direct, core::Mode::engaged, core::Mode::disengaged}) {
+    out += fmt::format("xapi_guard_mode{{mode=\"{}\"}} {}\n", core::name_of(mode), mode == view.mode ? 1 : 0);
+  }
+  family("xapi_guard_writes_total", "counter", "Writes of device clients by outcome.");
+  out += fmt::format("xapi_guard_writes_total{{outcome=\"direct\"}} {}\n", c.writes_direct);
+  out += fmt::format("xapi_guard_writes_total{{outcome=\"journaled\"}} {}\n", c.writes_journaled);
+  out += fmt::format("xapi_guard_writes_total{{outcome=\"unavailable\"}} {}\n", c.writes_unavailable);
+  out += fmt::format("xapi_guard_writes_total{{outcome=\"too_large\"}} {}\n", c.writes_too_large);
+  family("xapi_guard_reads_total", "counter", "Reads of device clients by source.");
+  out += fmt::format("xapi_guard_reads_total{{source=\"pending\"}} {}\n", c.reads_pending);
+  out += fmt::format("xapi_guard_reads_total{{source=\"upstream\"}} {}\n", c.reads_upstream);
+  out += fmt::format("xapi_guard_reads_total{{source=\"known\"}} {}\n", c.reads_known);
+  out += fmt::format("xapi_guard_reads_total{{source=\"unavailable\"}} {}\n", c.reads_unavailable);
+  family("xapi_guard_updates_total", "counter", "Updates sent to xapi by outcome.");
+  out += fmt::format("xapi_guard_updates_total{{outcome=\"delivered\"}} {}\n", c.delivered);
+  out += fmt::format("xapi_guard_updates_total{{outcome=\"transient\"}} {}\n", c.failed_transient);
+  out += fmt::format("xapi_guard_updates_total{{outcome=\"lane\"}} {}\n", c.failed_lane);
+  out += fmt::format("xapi_guard_updates_total{{outcome=\"payload\"}} {}\n", c.failed_payload);
+  out += fmt::format("xapi_guard_updates_total{{outcome=\"conflict\"}} {}\n", c.failed_conflict);
+  out += fmt::format("xapi_guard_updates_total{{outcome=\"unknown\"}} {}\n", c.failed_unknown);
+  if (const auto stats = engine_.journal_stats()) {
+    gauge("xapi_guard_journal_ok", "1 when the journal takes writes.",
+          stats->state == journal::State::ok ? 1 : 0);
+    gauge("xapi_guard_journal_live_bytes", "Bytes of live records.", stats->live_bytes);
+    gauge("xapi_guard_journal_capacity_bytes", "Size of one journal file.", stats->capacity_bytes);
+    family("xapi_guard_journal_syncs_total", "counter", "fdatasync calls of the journal.");
+    out += fmt::format("xapi_guard_journal_syncs_total {}\n", stats->syncs);
+    family("xapi_guard_journal_corrupt_records_total", "counter", "Damaged records found.");
+    out += fmt::format("xapi_guard_journal_corrupt_records_total {}\n", stats->corrupt_records);
+  }
+  return out;
+}
+
+}  // namespace guard::daemon

@@ -1,0 +1,43 @@
+// What the control plane asks of the daemon as a whole: status, pending, drain, and the metrics text.
+#pragma once
+
+#include <string>
+
+#include "control/commands.h"
+#include "control/registry.h"
+#include "engine/engine.h"
+#include "upstream/xapi_upstream.h"
+
+namespace guard::daemon {
+
+/// Thread: the loop thread. The objects given outlive it.
+class DaemonOperations final : public control::Operations {
+ public:
+  /// Sockets are listed from the registry, which is made after this object: set_registry before use.
+  DaemonOperations(engine::Engine& engine, upstream::XapiUpstream& upstream, std::string upstream_uri,
+                   std::function<std::int64_t()> wall_ms);
+  void set_registry(const control::Registry* registry) { registry_ = registry; }
+  /// What keeps the journal from being read, empty when it was read.
+  void set_journal_error(std::string error) { journal_error_ = std::move(error); }
+
+  void status(Done done) override;
+  void pending(Done done) override;
+  void drain(std::chrono::milliseconds timeout, Done done) override;
+
+  /// Prometheus text format.
+  std::string metrics() const;
+
+ private:
+  wire::Json status_json() const;
+  wire::Json journal_json() const;
+  std::string since(Time when) const;
+
+  engine::Engine& engine_;
+  upstream::XapiUpstream& upstream_;
+  std::string upstream_uri_;
+  std::function<std::int64_t()> wall_ms_;
+  const control::Registry* registry_ = nullptr;
+  std::string journal_error_;
+};
+
+}  // namespace guard::daemon

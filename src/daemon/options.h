@@ -1,0 +1,46 @@
+// The command line and the configuration file of xapi-guard.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/limits.h"
+#include "base/log.h"
+
+namespace guard::daemon {
+
+/// Every option with its default. The long option of a member is its name with dashes; the same names stand
+/// in the configuration file (TOML), where an unknown key is an error.
+struct Options {
+  LogLevel log_level = LogLevel::info;
+  std::string upstream = "unix:/var/lib/xcp/xapi";
+  std::string state_dir = "/var/lib/xapi-guard";
+  std::string runtime_dir = "/run/xapi-guard";
+  std::string resume_file = "/run/nonpersistent/varstored-guard-active.json";
+  std::string control_socket;  ///< empty: <runtime_dir>/control.sock
+  std::chrono::milliseconds direct_timeout = limits::direct_timeout;
+  std::chrono::milliseconds upstream_timeout = limits::upstream_timeout;
+  std::chrono::milliseconds doubt_window = limits::doubt_window;
+  unsigned queue_capacity = static_cast<unsigned>(limits::queue_entries);
+  unsigned delivery_concurrency = limits::delivery_concurrency;
+  std::uint64_t journal_size = limits::journal_size;
+  std::uint64_t journal_max = limits::journal_max;
+  std::uint64_t max_body = limits::max_body_vtpm;
+
+  std::string control_socket_path() const {
+    return control_socket.empty() ? runtime_dir + "/control.sock" : control_socket;
+  }
+};
+
+/// What to do after reading the command line: run with `options`, or end with `exit_status` because help or
+/// the version was printed (0) or something was wrong (2, with a message on standard error).
+struct Parsed {
+  std::optional<Options> options;
+  int exit_status = 0;
+};
+
+Parsed parse_options(int argc, const char* const* argv);
+
+}  // namespace guard::daemon

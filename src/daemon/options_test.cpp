@@ -1,0 +1,107 @@
+#include "daemon/options.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <vector>
+
+namespace guard::daemon {
+namespace {
+
+Parsed parse(std::vector<const char*> words) {
+  words.insert(words.begin(), "xapi-guard");
+  return parse_options(static_cast<int>(words.size()), words.data());
+}
+
+/// A configuration file that disappears with the object.
+class ConfigFile {
+ public:
+  explicit ConfigFile(const std::string& text) {
+    const int fd = ::mkstemp(path_);
+    ::close(fd);
+    std::ofstream(path_) << text;
+  }
+  ~ConfigFile() { ::unlink(path_); }
+  const char* path() const { return path_; }
+
+ private:
+  char path_[32] = "/tmp/guard-options-XXXXXX";
+};
+
+TEST(Options, HaveTheDocumentedDefaults) {
+  const Parsed parsed = parse({});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->upstream, "unix:/var/lib/xcp/xapi");
+  EXPECT_EQ(parsed.options->state_dir, "/var/lib/xapi-guard");
+  EXPECT_EQ(parsed.options->control_socket_path(), "/run/xapi-guard/control.sock");
+  EXPECT_EQ(parsed.options->direct_timeout, std::chrono::milliseconds(500));
+  EXPECT_EQ(parsed.options->queue_capacity, 512u);
+  EXPECT_EQ(parsed.options->journal_size, 32u << 20);
+}
+
+TEST(Options, AreReadFromTheCommandLine) {
+  const Parsed parsed = parse({"--upstream", "unix:/tmp/x", "--direct-timeout", "2s", "--journal-size",
+                               "4MiB", "--log-level", "debug", "--runtime-dir", "/tmp/run"});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->upstream, "unix:/tmp/x");
+  EXPECT_EQ(parsed.options->direct_timeout, std::chrono::seconds(2));
+  EXPECT_EQ(parsed.options->journal_size, 4u << 20);
+  EXPECT_EQ(parsed.options->log_level, LogLevel::debug);
+  EXPECT_EQ(parsed.options->control_socket_path(), "/tmp/run/control.sock");
+}
+
+TEST(Options, AreReadFromAFileAndTheCommandLineWins) {
+  const ConfigFile file("upstream = \"unix:/tmp/file\"\ndoubt-window = \"5s\"\nqueue-capacity = 7\n");
+  const Parsed parsed = parse({"--config", file.path(), "--doubt-window", "6s"});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->upstream, "unix:/tmp/file");
+  EXPECT_EQ(parsed.options->doubt_window, std::chrono::seconds(6));
+  EXPECT_EQ(parsed.options->queue_capacity, 7u);
+}
+
+TEST(Options, RefuseAnUnknownKeyInTheFile) {
+  const ConfigFile file("upstreem = \"unix:/tmp/file\"\n");
+  const Parsed parsed = parse({"--config", file.path()});
+  EXPECT_FALSE(parsed.options);
+  EXPECT_EQ(parsed.exit_status, 2);
+}
+
+TEST(Options, RefuseAFileThatIsMissing) {
+  const Parsed parsed = parse({"--config", "/nonexistent/file.toml"});
+  EXPECT_FALSE(parsed.options);
+  EXPECT_EQ(parsed.exit_status, 2);
+}
+
+TEST(Options, RefuseWhatMakesNoSense) {
+  const std::vector<std::vector<const char*>> wrong = {{"--direct-timeout", "500"},
+                                                       {"--direct-timeout", "0ms"},
+                                                       {"--journal-size", "32"},
+                                                       {"--journal-size", "4099KiB"},
+                                                       {"--journal-size", "1MiB"},
+                                                       {"--journal-max", "1MiB"},
+                                                       {"--upstream", "tcp:1"},
+                                                       {"--state-dir", "relative"},
+                                                       {"--queue-capacity", "0"},
+                                                       {"--queue-capacity", "-1"},
+                                                       {"--delivery-concurrency", "99"},
+                                                       {"--max-body", "1GiB"},
+                                                       {"--log-level", "loud"},
+                                                       {"--no-such-option"},
+                                                       {"stray"}};
+  for (const auto& words : wrong) {
+    const Parsed parsed = parse(words);
+    EXPECT_FALSE(parsed.options) << words.front() << (words.size() > 1 ? words[1] : "");
+    EXPECT_EQ(parsed.exit_status, 2) << words.front();
+  }
+}
+
+TEST(Options, PrintHelpAndVersionAndEndWell) {
+  EXPECT_EQ(parse({"--help"}).exit_status, 0);
+  EXPECT_FALSE(parse({"--help"}).options);
+  EXPECT_EQ(parse({"--version"}).exit_status, 0);
+}
+
+}  // namespace
+}  // namespace guard::daemon
