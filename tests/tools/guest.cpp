@@ -87,6 +87,21 @@ Result<> check_nv(Tpm& tpm, const Ledger& ledger, bool& took_effect, const Check
   return {};
 }
 
+/// Counter and NV content; true when the operation that was under way took effect.
+Result<bool> check_memory(Tpm& tpm, const Ledger& ledger, const CheckReport& report) {
+  bool counted = false;
+  bool written = false;
+  if (auto right = check_counter(tpm, ledger, counted, report); !right) {
+    return std::unexpected(right.error());
+  }
+  if (auto right = check_nv(tpm, ledger, written, report); !right) return std::unexpected(right.error());
+  if (ledger.under_way() && !counted && !written) {
+    report("operation " + std::to_string(ledger.under_way()->number) +
+           ", never acknowledged, did not take effect");
+  }
+  return counted || written;
+}
+
 Result<> check_key(Tpm& tpm, const Ledger& ledger, const CheckReport& report) {
   const auto point = tpm.key_point(key_handle);
   if (!point) return std::unexpected(point.error());
@@ -127,19 +142,19 @@ Result<> initialise(Tpm& tpm, Ledger& ledger, const InitOptions& options) {
   return {};
 }
 
-Result<> check(Tpm& tpm, Ledger& ledger, const CheckReport& report) {
-  bool counted = false;
-  bool written = false;
-  if (auto right = check_counter(tpm, ledger, counted, report); !right) return right;
-  if (auto right = check_nv(tpm, ledger, written, report); !right) return right;
-  if (ledger.under_way()) {
-    if (counted || written) {
-      ledger.done();
-    } else {
-      report("operation " + std::to_string(ledger.under_way()->number) +
-             ", never acknowledged, did not take effect");
-      ledger.lost();
-    }
+Result<> check(Tpm& tpm, const Ledger& ledger, const CheckReport& report) {
+  const auto took_effect = check_memory(tpm, ledger, report);
+  if (!took_effect) return std::unexpected(took_effect.error());
+  return check_key(tpm, ledger, report);
+}
+
+Result<> check_and_settle(Tpm& tpm, Ledger& ledger, const CheckReport& report) {
+  const auto took_effect = check_memory(tpm, ledger, report);
+  if (!took_effect) return std::unexpected(took_effect.error());
+  if (ledger.under_way() && *took_effect) {
+    ledger.done();
+  } else if (ledger.under_way()) {
+    ledger.lost();
   }
   return check_key(tpm, ledger, report);
 }

@@ -33,9 +33,11 @@ struct InitOptions {
 /// was interrupted anywhere.
 Result<> initialise(Tpm& tpm, Ledger& ledger, const InitOptions& options);
 
-/// Compares a TPM that is powered on with the ledger: counter, NV content, key, a fresh signature. Decides
-/// whether an operation that was under way took effect, and notes it. The error says what is wrong.
-Result<> check(Tpm& tpm, Ledger& ledger, const CheckReport& report);
+/// Compares a TPM that is powered on with the ledger: counter, NV content, key, a fresh signature. An
+/// operation that was under way at a crash may have taken effect or not. The error says what is wrong.
+Result<> check(Tpm& tpm, const Ledger& ledger, const CheckReport& report);
+/// The same for the one TPM that will go on: notes whether the operation under way took effect.
+Result<> check_and_settle(Tpm& tpm, Ledger& ledger, const CheckReport& report);
 
 struct WriteOptions {
   std::uint64_t count = 0;

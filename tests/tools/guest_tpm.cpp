@@ -65,7 +65,7 @@ class Session {
       report("the permanent state came back as it was stored; now stored: SHA-256 " + digest->substr(0, 16) +
              "...");
     }
-    return check(tpm_, ledger_, report);
+    return check_and_settle(tpm_, ledger_, report);
   }
 
  private:
@@ -210,7 +210,7 @@ int run_resume(const Arguments& arguments, Ledger& ledger) {
   if (auto on = session.tpm().resume({*permanent, *volatile_part}); !on) return say_wrong(on.error());
   say_ok("the TPM goes on from its suspended state");
   if (auto right = check_pcr(session.tpm(), ledger, say_ok); !right) return say_wrong(right.error());
-  if (auto right = check(session.tpm(), ledger, say_ok); !right) return say_wrong(right.error());
+  if (auto right = check_and_settle(session.tpm(), ledger, say_ok); !right) return say_wrong(right.error());
   auto off = session.tpm().shutdown();
   return off ? 0 : say_wrong(off.error());
 }
