@@ -130,11 +130,13 @@ bool Connection::begin_body() {
   if (found.framing == RequestHead::Framing::none) return dispatch();
   if (found.framing == RequestHead::Framing::length) {
     if (found.length > host_->bounds.max_body) return refuse_large();
-    // Nobody reads the bytes behind what has arrived until they are received, so they need no zeros.
-    body_have_ = std::min<std::size_t>(pending().size(), found.length);
-    body_.resize_and_overwrite(found.length, [this](char* bytes, std::size_t size) {
+    const auto length = static_cast<std::size_t>(found.length);
+    body_have_ = std::min(pending().size(), length);
+    // Nobody reads the bytes behind what has arrived until they are received, so they need no zeros. The
+    // size that libstdc++ 12 passes can be larger than the one asked for.
+    body_.resize_and_overwrite(length, [this, length](char* bytes, std::size_t) {
       std::memcpy(bytes, pending().data(), body_have_);
-      return size;
+      return length;
     });
     begin_ += body_have_;
     if (body_have_ == body_.size()) return dispatch();
