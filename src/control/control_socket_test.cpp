@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "control/test_daemon.h"
 #include "control/test_dir.h"
+#include "control/test_served.h"
 
 namespace guard::control {
 namespace {
@@ -49,42 +50,6 @@ std::string body_of(const std::string& answer) {
   const auto end = answer.find("\r\n\r\n");
   return end == answer.npos ? "no head" : answer.substr(end + 4);
 }
-
-/// A control socket with its loop on a thread of its own.
-class Served {
- public:
-  explicit Served(const TestDir& dir) : path(dir / "control.sock"), daemon(dir) {
-    auto opened =
-        ControlSocket::open(loop, {path, [] { return "guard_up 1\n"; }}, daemon.commands, daemon.log);
-    if (!opened) {
-      error = opened.error();
-      return;
-    }
-    socket = std::move(*opened);
-    thread = std::thread([this] { loop.run(); });
-  }
-  ~Served() {
-    if (!thread.joinable()) return;
-    on_loop([this] { socket.reset(); });
-    loop.stop();
-    thread.join();
-  }
-  void on_loop(std::function<void()> work) {
-    std::promise<void> done;
-    loop.post([&] {
-      work();
-      done.set_value();
-    });
-    done.get_future().wait();
-  }
-
-  const std::string path;
-  TestDaemon daemon;
-  Error error;
-  net::Loop loop;
-  std::unique_ptr<ControlSocket> socket;
-  std::thread thread;
-};
 
 TEST(ControlSocket, CanBeReachedByItsOwnerOnly) {
   const TestDir dir{memory};

@@ -1,0 +1,221 @@
+// xapi-guardctl: what operators and monitoring ask of the daemon, through its control socket.
+//
+// Exit status: 0 success, 1 the daemon refused (or a drain ended with entries left), 2 usage, 3 cannot reach
+// the daemon. `status --check`: 0 direct, 1 pending, 2 held, parked or failed, 3 cannot reach the daemon.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "base/limits.h"
+#include "cli/present.h"
+#include "cli/rpc_client.h"
+#include "guard/types.h"
+
+namespace guard::cli {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+enum Exit { success = 0, refused = 1, usage = 2, unreachable = 3 };
+
+/// How long the daemon may take to react, beyond what a command asks it to wait.
+constexpr seconds patience{30};
+
+struct Arguments {
+  std::string control_socket = "/run/xapi-guard/control.sock";
+  bool json = false;
+  std::string vm;
+  std::uint32_t gid = 0;
+  std::string path;
+  bool watch = false;
+  bool check = false;
+  unsigned interval_seconds = 1;
+  unsigned timeout_seconds = static_cast<unsigned>(limits::drain_default.count());
+};
+
+void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+void print_json(const wire::Json& json) { print(wire::to_string(json) + "\n"); }
+
+/// Says what went wrong; the exit status for it.
+int report(const Arguments& arguments, const CallError& error) {
+  if (arguments.json && error.kind == CallError::Kind::refused) print_json(error.error);
+  std::fprintf(stderr, "xapi-guardctl: %s\n", error.text.c_str());
+  return error.kind == CallError::Kind::refused ? refused : unreachable;
+}
+
+/// The daemon wants absolute, plain paths.
+std::string absolute(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().string();
+}
+
+int vtpm_create(const Arguments& arguments) {
+  const auto done = call(arguments.control_socket, "vtpm_create",
+                         {{"dbg", "xapi-guardctl"},
+                          {"vm_uuid", arguments.vm},
+                          {"gid", arguments.gid},
+                          {"path", absolute(arguments.path)}},
+                         patience);
+  if (!done) return report(arguments, done.error());
+  arguments.json ? print_json(*done) : print("serving " + absolute(arguments.path) + "\n");
+  return success;
+}
+
+int vtpm_destroy(const Arguments& arguments) {
+  const auto done =
+      call(arguments.control_socket, "vtpm_destroy",
+           {{"dbg", "xapi-guardctl"}, {"gid", arguments.gid}, {"path", absolute(arguments.path)}}, patience);
+  if (!done) return report(arguments, done.error());
+  arguments.json ? print_json(*done) : print("no longer serving " + absolute(arguments.path) + "\n");
+  return success;
+}
+
+/// Shows the status again and again until it is interrupted. A daemon that restarts meanwhile is waited for.
+int watch(const Arguments& arguments) {
+  const bool terminal = ::isatty(STDOUT_FILENO) == 1 && !arguments.json;
+  for (bool first = true;; first = false) {
+    const auto status = call(arguments.control_socket, "status", {}, patience);
+    if (!status && (first || status.error().kind == CallError::Kind::refused)) {
+      return report(arguments, status.error());
+    }
+    if (terminal) print("\x1b[H\x1b[2J");
+    if (!terminal && !arguments.json && !first) print("\n");
+    if (!status) {
+      std::fprintf(stderr, "xapi-guardctl: %s\n", status.error().text.c_str());
+    } else {
+      arguments.json ? print_json(*status) : print(present_status(*status));
+    }
+    if (std::fflush(stdout) != 0) return refused;
+    std::this_thread::sleep_for(seconds(arguments.interval_seconds));
+  }
+}
+
+int status(const Arguments& arguments) {
+  if (arguments.watch) return watch(arguments);
+  const auto status = call(arguments.control_socket, "status", {}, patience);
+  if (!status) {
+    const int code = report(arguments, status.error());
+    // For monitoring a refusal says as little about the state as silence does.
+    return arguments.check ? unreachable : code;
+  }
+  if (arguments.json) print_json(*status);
+  if (!arguments.check) {
+    if (!arguments.json) print(present_status(*status));
+    return success;
+  }
+  const Check check = check_status(*status);
+  if (!arguments.json) print(check.line + "\n");
+  return check.exit_status;
+}
+
+int pending(const Arguments& arguments) {
+  const auto entries = call(arguments.control_socket, "pending", {}, patience);
+  if (!entries) return report(arguments, entries.error());
+  arguments.json ? print_json(*entries) : print(present_pending(*entries));
+  return success;
+}
+
+int drain(const Arguments& arguments) {
+  const auto timeout = seconds(arguments.timeout_seconds);
+  const auto done = call(arguments.control_socket, "drain",
+                         {{"timeout_ms", std::int64_t{milliseconds(timeout).count()}}}, timeout + patience);
+  if (!done) return report(arguments, done.error());
+  const wire::Json* drained = done->find("drained");
+  const bool all = drained != nullptr && drained->boolean() != nullptr && *drained->boolean();
+  if (arguments.json) print_json(*done);
+  if (all) {
+    if (!arguments.json) print("everything is delivered\n");
+    return success;
+  }
+  const wire::Json* left = done->find("entries");
+  std::fprintf(stderr, "xapi-guardctl: not drained within %u s, entries left: %s\n",
+               arguments.timeout_seconds, left != nullptr ? wire::to_string(*left).c_str() : "unknown");
+  return refused;
+}
+
+/// Accepts what Uuid::parse does and writes it in lower case.
+std::string check_uuid(std::string& text) {
+  const auto uuid = Uuid::parse(text);
+  if (!uuid) return "not a uuid: " + text;
+  text = uuid->str();
+  return {};
+}
+
+using Command = std::function<int(const Arguments&)>;
+
+/// Declares the commands; the one that was named ends up in `chosen`.
+void declare(CLI::App& app, Arguments& a, Command& chosen) {
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_version_flag("--version", std::string("xapi-guardctl ") + GUARD_VERSION);
+  app.add_option("--control-socket", a.control_socket, "Control socket of the daemon")
+      ->type_name("PATH")
+      ->capture_default_str();
+  app.add_flag("--json", a.json, "Print the daemon's answer as JSON");
+  const auto command = [&app, &chosen](const char* name, const char* help, int (*run)(const Arguments&)) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->callback([&chosen, run] { chosen = run; });
+    return sub;
+  };
+  const auto gid_range = CLI::Range(std::uint32_t{0}, UINT32_MAX - 1);
+
+  CLI::App* create = command("vtpm-create", "Create the socket of a vTPM", vtpm_create);
+  create->add_option("VM_UUID", a.vm, "VM whose TPM states are served")
+      ->required()
+      ->transform(CLI::Validator(check_uuid, "", "uuid"));
+  create->add_option("GID", a.gid, "Group that may connect")->required()->check(gid_range);
+  create->add_option("PATH", a.path, "Path of the socket; its directory exists")->required()->type_name("");
+
+  CLI::App* destroy = command("vtpm-destroy", "Remove the socket of a vTPM", vtpm_destroy);
+  destroy->add_option("GID", a.gid, "Group it was created for")->required()->check(gid_range);
+  destroy->add_option("PATH", a.path, "Path of the socket")->required()->type_name("");
+
+  CLI::App* show = command("status", "Show what the daemon is doing", status);
+  auto* watching = show->add_flag("--watch", a.watch, "Again and again, until interrupted");
+  show->add_option("--interval", a.interval_seconds, "Seconds between two looks")
+      ->needs(watching)
+      ->check(CLI::Range(1u, 3600u))
+      ->type_name("S")
+      ->capture_default_str();
+  show->add_flag("--check", a.check, "One line; exit status 0 direct, 1 pending, 2 held, parked or failed")
+      ->excludes(watching);
+
+  command("pending", "List the entries not yet delivered", pending);
+
+  const auto most = static_cast<unsigned>(seconds(limits::drain_max).count());
+  command("drain", "Deliver everything that is pending, and wait for it", drain)
+      ->add_option("--timeout", a.timeout_seconds, "Seconds to wait at most")
+      ->check(CLI::Range(0u, most))
+      ->type_name("S")
+      ->capture_default_str();
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Talks to xapi-guard through its control socket.", "xapi-guardctl");
+  Arguments arguments;
+  Command chosen;
+  declare(app, arguments, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? success : usage;
+  }
+  const int status_of_command = chosen(arguments);
+  if (std::fflush(stdout) != 0 && status_of_command == success) {
+    std::perror("xapi-guardctl: standard output");
+    return refused;
+  }
+  return status_of_command;
+}
+
+}  // namespace
+}  // namespace guard::cli
+
+int main(int argc, char** argv) { return guard::cli::run(argc, argv); }
