@@ -1,0 +1,34 @@
+// One delivery to a vTPM: from the values to be written to the outcome. Thread: the loop thread.
+#pragma once
+
+#include <chrono>
+#include <functional>
+
+#include "guard/upstream.h"
+#include "net/loop.h"
+#include "upstream/health_check.h"
+#include "upstream/vtpm_store.h"
+#include "upstream/xapi_session.h"
+
+namespace guard::upstream {
+
+/// What a delivery works with; all of it outlives the delivery.
+struct DeliveryTools {
+  net::Loop& loop;
+  XapiSession& session;
+  VtpmStore& store;
+  HealthCheck& health;
+  std::chrono::milliseconds patience;  ///< for everything but the update's answer
+};
+
+/// Carries out `delivery` as guard::Upstream::deliver promises. `done` comes exactly once, possibly before
+/// the return, unless the tools are destroyed first.
+///
+///   base given:   session and references still good?  no -> stale
+///                 merge, one VTPM.set_contents
+///   no base:      references, VTPM.get_contents; conflict (P14)? nothing to do? else merge, set_contents;
+///                 references refused by the update: all of it once more
+///   verify:       VTPM.get_contents after a successful update
+void deliver_vtpm(const DeliveryTools& tools, Delivery delivery, std::function<void(Outcome)> done);
+
+}  // namespace guard::upstream

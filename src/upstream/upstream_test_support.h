@@ -1,0 +1,115 @@
+// What the tests of the xapi upstream share: a fixture with a fake xapi, the upstream under test and its
+// events.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "net/scripted_peer.h"
+#include "upstream/fake_xapi.h"
+#include "upstream/xapi_upstream.h"
+
+namespace guard::upstream::testing {
+
+using net::testing::run_until;
+using Kind = Outcome::Kind;
+
+inline const Uuid vm_a = *Uuid::parse("3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10");
+inline const Uuid vm_b = *Uuid::parse("b1c0e5a3-8f5b-4c0e-9d2b-6a1e5b7c9d11");
+inline const Uuid vtpm_a = *Uuid::parse("7c9e6679-7425-40de-944b-e07fc1f90ae7");
+inline const Uuid vtpm_b = *Uuid::parse("8c9e6679-7425-40de-944b-e07fc1f90ae8");
+
+struct RecordedEvents final : UpstreamEvents {
+  std::vector<Epoch> ended;
+  int signs = 0;
+  void session_ended(Epoch epoch) override { ended.push_back(epoch); }
+  void sign_of_life() override { ++signs; }
+};
+
+inline SlotWrite write_of(Slot slot, std::string value) {
+  SlotWrite write;
+  write.slot = slot;
+  write.sequence = 1;
+  write.value = Value(std::move(value));
+  return write;
+}
+
+class XapiUpstreamTest : public ::testing::Test {
+ protected:
+  XapiUpstreamTest() {
+    xapi.add_vm(vm_a, vtpm_a, "permA  volA");
+    xapi.add_vm(vm_b, vtpm_b, "permB  ");
+    xapi.start();
+    make();
+  }
+
+  void make() {
+    options.uri = "unix:" + socket.path();
+    auto made = make_xapi_upstream(loop, options, null_logger());
+    ASSERT_TRUE(made);
+    upstream = std::move(*made);
+    upstream->set_events(&events);
+  }
+
+  Delivery delivery_of(std::vector<SlotWrite> writes, Uuid vm = vm_a) {
+    Delivery delivery;
+    delivery.owner = {vm, Device::vtpm};
+    delivery.writes = std::move(writes);
+    return delivery;
+  }
+  /// A delivery that merges into what the last outcome or fetch told.
+  Delivery based(std::vector<SlotWrite> writes, Contents base, Epoch epoch, Uuid vm = vm_a) {
+    Delivery delivery = delivery_of(std::move(writes), vm);
+    delivery.base = std::move(base);
+    delivery.base_epoch = epoch;
+    return delivery;
+  }
+
+  Outcome deliver(Delivery delivery) {
+    std::optional<Outcome> outcome;
+    upstream->deliver(std::move(delivery), [&outcome](Outcome got) {
+      EXPECT_FALSE(outcome) << "exactly once";
+      outcome = std::move(got);
+    });
+    EXPECT_TRUE(run_until(loop, [&outcome] { return outcome.has_value(); }));
+    return outcome ? std::move(*outcome) : Outcome{};
+  }
+  Fetched fetch(Uuid vm = vm_a) {
+    std::optional<Fetched> fetched;
+    upstream->fetch({vm, Device::vtpm}, [&fetched](Fetched got) { fetched = std::move(got); });
+    EXPECT_TRUE(run_until(loop, [&fetched] { return fetched.has_value(); }));
+    return fetched ? std::move(*fetched) : Fetched{};
+  }
+  Outcome probe() {
+    std::optional<Outcome> outcome;
+    upstream->probe([&outcome](Outcome got) { outcome = std::move(got); });
+    EXPECT_TRUE(run_until(loop, [&outcome] { return outcome.has_value(); }));
+    return outcome ? std::move(*outcome) : Outcome{};
+  }
+  /// Brings session and references into being and forgets the calls that took; returns the contents.
+  Fetched warm_up(Uuid vm = vm_a) {
+    Fetched fetched = fetch(vm);
+    EXPECT_EQ(fetched.kind, Kind::delivered) << fetched.reason;
+    xapi.forget();
+    return fetched;
+  }
+  void settle(std::chrono::milliseconds time = std::chrono::milliseconds(20)) {
+    run_until(loop, [] { return false; }, time);
+  }
+
+  net::testing::SocketPath socket;
+  net::Loop loop;
+  FakeXapi xapi{socket.path()};
+  RecordedEvents events;
+  XapiOptions options;
+  std::unique_ptr<XapiUpstream> upstream;
+};
+
+using Names = std::vector<std::string>;
+
+}  // namespace guard::upstream::testing
