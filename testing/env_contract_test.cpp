@@ -1,0 +1,300 @@
+// The contract of File and Directory (include/guard/env.h), over every implementation.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "guard/env.h"
+#include "testing/sim_disk.h"
+
+namespace guard {
+namespace {
+
+/// A place with an empty directory in it.
+class Place {
+ public:
+  virtual ~Place() = default;
+  virtual std::unique_ptr<Directory> root() = 0;
+};
+
+class RealPlace final : public Place {
+ public:
+  RealPlace() {
+    std::string name = (std::filesystem::temp_directory_path() / "guard-env-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
+    path_ = name;
+  }
+  ~RealPlace() override { std::filesystem::remove_all(path_); }
+  std::unique_ptr<Directory> root() override { return open_directory(path_).value(); }
+
+ private:
+  std::string path_;
+};
+
+class SimulatedPlace final : public Place {
+ public:
+  std::unique_ptr<Directory> root() override { return disk_.root(); }
+
+ private:
+  testing::SimDisk disk_{1};
+};
+
+struct Kind {
+  const char* name;
+  std::function<std::unique_ptr<Place>()> make;
+};
+
+class EnvContract : public ::testing::TestWithParam<Kind> {
+ protected:
+  std::unique_ptr<Place> place = GetParam().make();
+  std::unique_ptr<Directory> dir = place->root();
+  using Mode = Directory::Mode;
+
+  static Result<> write(File& file, std::uint64_t at, std::vector<std::string> parts) {
+    std::vector<std::span<const std::byte>> spans;
+    for (const auto& part : parts) spans.push_back(std::as_bytes(std::span(part)));
+    return file.write_at(at, spans);
+  }
+  static std::string read(File& file, std::uint64_t at, std::size_t size) {
+    std::string bytes(size, '?');
+    const auto got = file.read_at(at, std::as_writable_bytes(std::span(bytes)));
+    EXPECT_TRUE(got.has_value());
+    bytes.resize(got.value_or(0));
+    return bytes;
+  }
+};
+
+TEST_P(EnvContract, ReadsBackWhatWasWrittenInParts) {
+  auto file = dir->open_file("f", Mode::create_new).value();
+  ASSERT_TRUE(write(*file, 0, {"one", "", "two", "three"}));
+  EXPECT_EQ(read(*file, 0, 100), "onetwothree");
+  EXPECT_EQ(read(*file, 3, 3), "two");
+  EXPECT_EQ(read(*file, 11, 5), "");
+  EXPECT_EQ(read(*file, 1000, 5), "");
+  EXPECT_EQ(file->size().value(), 11u);
+  EXPECT_TRUE(file->sync_data());
+  EXPECT_TRUE(file->sync_all());
+}
+
+TEST_P(EnvContract, WritesMorePartsThanOneSystemCallTakes) {
+  auto file = dir->open_file("f", Mode::create_new).value();
+  std::vector<std::string> parts;
+  std::string all;
+  for (int i = 0; i < 5000; ++i) {
+    parts.push_back(std::string(static_cast<std::size_t>(i % 7), static_cast<char>('a' + i % 26)));
+    all += parts.back();
+  }
+  ASSERT_TRUE(write(*file, 10, parts));
+  EXPECT_EQ(read(*file, 10, all.size() + 1), all);
+  EXPECT_EQ(read(*file, 0, 10), std::string(10, '\0'));
+  EXPECT_TRUE(write(*file, 0, {}));
+  EXPECT_TRUE(write(*file, 0, {"", ""}));
+}
+
+TEST_P(EnvContract, OverwritingLeavesTheRest) {
+  auto file = dir->open_file("f", Mode::create_new).value();
+  ASSERT_TRUE(write(*file, 0, {std::string(2000, 'a')}));
+  ASSERT_TRUE(write(*file, 700, {"b"}));
+  const std::string bytes = read(*file, 0, 2000);
+  EXPECT_EQ(bytes.substr(699, 3), "aba");
+  EXPECT_EQ(bytes.size(), 2000u);
+}
+
+TEST_P(EnvContract, OpeningSaysWhatIsInTheWay) {
+  EXPECT_EQ(dir->open_file("f", Mode::open_existing).error().code, Errc::not_found);
+  EXPECT_EQ(dir->open_for_read("f").error().code, Errc::not_found);
+  ASSERT_TRUE(dir->open_file("f", Mode::open_or_create));
+  EXPECT_EQ(dir->open_file("f", Mode::create_new).error().code, Errc::busy);
+  EXPECT_TRUE(dir->open_file("f", Mode::open_existing));
+  EXPECT_TRUE(dir->open_file("f", Mode::open_or_create));
+  EXPECT_EQ(dir->open_dir("d", false).error().code, Errc::not_found);
+  ASSERT_TRUE(dir->open_dir("d", true));
+  EXPECT_TRUE(dir->open_dir("d", true));
+  EXPECT_TRUE(dir->open_dir("d", false));
+  EXPECT_FALSE(dir->open_file("d", Mode::open_existing));
+  EXPECT_FALSE(dir->open_dir("f", true));
+}
+
+TEST_P(EnvContract, AFileOpenedForReadingCannotBeWritten) {
+  ASSERT_TRUE(write(*dir->open_file("f", Mode::create_new).value(), 0, {"abc"}));
+  auto file = dir->open_for_read("f").value();
+  EXPECT_EQ(read(*file, 0, 9), "abc");
+  EXPECT_FALSE(write(*file, 0, {"x"}));
+  EXPECT_EQ(read(*file, 0, 9), "abc");
+}
+
+TEST_P(EnvContract, RefusesNamesThatAreNotOneComponent) {
+  for (const std::string name : {"", ".", "..", "a/b", "/a"}) {
+    EXPECT_EQ(dir->open_file(name, Mode::open_or_create).error().code, Errc::invalid) << name;
+    EXPECT_EQ(dir->open_dir(name, true).error().code, Errc::invalid) << name;
+    EXPECT_EQ(dir->unlink(name).error().code, Errc::invalid) << name;
+    EXPECT_EQ(dir->rename(name, "x").error().code, Errc::invalid) << name;
+    EXPECT_EQ(dir->lock(name).error().code, Errc::invalid) << name;
+  }
+  ASSERT_TRUE(dir->open_file("f", Mode::create_new));
+  EXPECT_EQ(dir->rename("f", "a/b").error().code, Errc::invalid);
+}
+
+TEST_P(EnvContract, ListsRenamesAndRemoves) {
+  for (const auto* name : {"c", "a", "b"}) {
+    ASSERT_TRUE(write(*dir->open_file(name, Mode::create_new).value(), 0, {name}));
+  }
+  auto sub = dir->open_dir("sub", true).value();
+  ASSERT_TRUE(sub->open_file("inner", Mode::create_new));
+  EXPECT_EQ(dir->list().value(), (std::vector<std::string>{"a", "b", "c", "sub"}));
+  EXPECT_EQ(sub->list().value(), (std::vector<std::string>{"inner"}));
+  ASSERT_TRUE(dir->rename("c", "a"));
+  ASSERT_TRUE(dir->unlink("b"));
+  ASSERT_TRUE(dir->sync());
+  EXPECT_EQ(dir->list().value(), (std::vector<std::string>{"a", "sub"}));
+  EXPECT_EQ(read(*dir->open_for_read("a").value(), 0, 9), "c");
+  EXPECT_EQ(dir->unlink("b").error().code, Errc::not_found);
+  EXPECT_EQ(dir->rename("b", "x").error().code, Errc::not_found);
+  EXPECT_FALSE(dir->unlink("sub"));
+}
+
+TEST_P(EnvContract, ALockIsHeldUntilItIsDropped) {
+  auto held = dir->lock("lock");
+  ASSERT_TRUE(held);
+  EXPECT_EQ(place->root()->lock("lock").error().code, Errc::busy);
+  held->reset();
+  EXPECT_TRUE(place->root()->lock("lock"));
+}
+
+TEST_P(EnvContract, ReplacingAFileLeavesNothingElse) {
+  ASSERT_TRUE(replace_file(*dir, "f", "first"));
+  ASSERT_TRUE(replace_file(*dir, "f", "second, longer"));
+  EXPECT_EQ(dir->list().value(), (std::vector<std::string>{"f"}));
+  EXPECT_EQ(read(*dir->open_for_read("f").value(), 0, 99), "second, longer");
+  ASSERT_TRUE(
+      write(*dir->open_file("f.new", Mode::create_new).value(), 0, {"left behind by a crash, and longer"}));
+  ASSERT_TRUE(replace_file(*dir, "f", "third"));
+  EXPECT_EQ(dir->list().value(), (std::vector<std::string>{"f"}));
+  EXPECT_EQ(read(*dir->open_for_read("f").value(), 0, 99), "third");
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, EnvContract,
+                         ::testing::Values(Kind{"Real", [] { return std::make_unique<RealPlace>(); }},
+                                           Kind{"Simulated",
+                                                [] { return std::make_unique<SimulatedPlace>(); }}),
+                         [](const auto& kind) { return kind.param.name; });
+
+// --- What only the simulated disk can show -----------------------------------------------------------------
+
+class SimDiskTest : public ::testing::Test {
+ protected:
+  using SimDisk = testing::SimDisk;
+  SimDisk disk{7};
+
+  std::unique_ptr<File> create_synced(std::string_view name) {
+    auto dir = disk.root();
+    auto file = dir->open_file(name, Directory::Mode::create_new).value();
+    EXPECT_TRUE(dir->sync());
+    return file;
+  }
+  static Result<> put(File& file, std::string_view text) {
+    const std::span<const std::byte> part = std::as_bytes(std::span(text));
+    return file.write_at(0, {&part, 1});
+  }
+  std::string text(std::string_view name) {
+    const auto bytes = disk.contents(name);
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+  static SimDisk::Fate drop(const SimDisk::Effect&) { return SimDisk::Fate::dropped; }
+  static SimDisk::Fate keep(const SimDisk::Effect&) { return SimDisk::Fate::kept; }
+};
+
+TEST_F(SimDiskTest, APowerCutForgetsWhatWasNotSyncedAndAKillDoesNot) {
+  auto file = create_synced("f");
+  ASSERT_TRUE(put(*file, "synced"));
+  ASSERT_TRUE(file->sync_data());
+  ASSERT_TRUE(put(*file, "UNSYNC"));
+  disk.kill();
+  EXPECT_EQ(text("f"), "UNSYNC");
+  EXPECT_FALSE(put(*file, "handles of a dead process"));
+  disk.crash(drop);
+  EXPECT_EQ(text("f"), "synced");
+}
+
+TEST_F(SimDiskTest, APowerCutForgetsNamesWhoseDirectoryWasNotSynced) {
+  auto dir = disk.root();
+  ASSERT_TRUE(dir->open_file("f", Directory::Mode::create_new).value()->sync_all());
+  EXPECT_EQ(disk.unsynced(), 1u);
+  disk.crash(drop);
+  EXPECT_FALSE(disk.exists("f"));
+}
+
+TEST_F(SimDiskTest, AReplacedFileIsTheOldOrTheNewOneAfterAPowerCutAtAnyOperation) {
+  for (std::uint64_t n = 1;; ++n) {
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+      SimDisk one(seed);
+      ASSERT_TRUE(replace_file(*one.root(), "f", "old"));
+      const auto before = one.operations();
+      one.stop_at(before + n);
+      const bool replaced = replace_file(*one.root(), "f", "new!").has_value();
+      const bool stopped = one.fault_happened();
+      one.crash();
+      const auto bytes = one.contents("f");
+      const std::string found(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      EXPECT_TRUE(found == "new!" || (!replaced && found == "old")) << "operation " << n << " seed " << seed;
+      if (!stopped) return;
+    }
+  }
+}
+
+TEST_F(SimDiskTest, AReplacementThatFailsLeavesTheOldOrTheNewFileAndNoOther) {
+  for (std::uint64_t n = 1;; ++n) {
+    SimDisk one(n);
+    ASSERT_TRUE(replace_file(*one.root(), "f", "old"));
+    one.fail_at(one.operations() + n, n % 2 == 0 ? EIO : ENOSPC);
+    const bool replaced = replace_file(*one.root(), "f", "new!").has_value();
+    const auto bytes = one.contents("f");
+    const std::string found(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    EXPECT_TRUE(found == "new!" || (!replaced && found == "old")) << "operation " << n;
+    EXPECT_FALSE(one.exists("f.new")) << "operation " << n;
+    if (!one.fault_happened()) {
+      EXPECT_TRUE(replaced);
+      return;
+    }
+    EXPECT_FALSE(replaced);
+  }
+}
+
+TEST_F(SimDiskTest, AfterAFailedSyncTheCacheClaimsToBeClean) {
+  auto file = create_synced("f");
+  ASSERT_TRUE(put(*file, "old"));
+  ASSERT_TRUE(file->sync_data());
+  bool lost = false;
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_TRUE(put(*file, "new"));
+    disk.fail_at(disk.operations() + 1, EIO);
+    ASSERT_FALSE(file->sync_data());
+    disk.heal();
+    ASSERT_TRUE(file->sync_data());  // says nothing about what went wrong before
+    disk.crash(keep);
+    lost = lost || text("f") == "old";
+    file = disk.root()->open_file("f", Directory::Mode::open_existing).value();
+    ASSERT_TRUE(put(*file, "old"));
+    ASSERT_TRUE(file->sync_data());
+  }
+  EXPECT_TRUE(lost);
+}
+
+TEST_F(SimDiskTest, AnUnreadableSectorFailsUntilItIsWritten) {
+  auto file = create_synced("f");
+  ASSERT_TRUE(put(*file, std::string(2000, 'x')));
+  disk.make_unreadable("f", 700);
+  std::array<std::byte, 100> buffer;
+  EXPECT_TRUE(file->read_at(100, buffer));
+  EXPECT_FALSE(file->read_at(500, buffer));
+  EXPECT_TRUE(file->read_at(1024, buffer));
+  ASSERT_TRUE(put(*file, std::string(2000, 'y')));
+  EXPECT_TRUE(file->read_at(500, buffer));
+}
+
+}  // namespace
+}  // namespace guard
