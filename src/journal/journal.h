@@ -4,10 +4,13 @@
 // simulation and crash enumeration. `Journal` runs a Store on a thread of its own, with group commit.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -28,7 +31,9 @@ enum class RecordType : std::uint8_t {
   complete = 6,  ///< the file holds everything live of the one before it
 };
 
-/// An entry to be made durable. `contents` uses slot permall and carries the packed triple as its value.
+/// An entry to be made durable: `write`, `contents` or `alert`. `contents` uses slot permall, carries
+/// pack_contents() as its value and stands for three values of one sequence: they are superseded, removed,
+/// read back and recovered slot by slot.
 struct Entry {
   RecordType type = RecordType::write;
   Owner owner;
@@ -48,10 +53,12 @@ struct Removal {
   Slot slot = Slot::permall;
   Sequence up_to = 0;
   Digest delivered;       ///< of the value delivered; the base of a newer entry
-  bool retained = false;  ///< the delivered entry is kept for P13 until it is released
+  bool retained = false;  ///< the delivered entry is kept for P13, until a removal that does not retain
+  bool alert = false;     ///< ends the alert whose sequence is exactly `up_to`, and nothing else
 };
 
-/// Reads the value of a live entry back.
+/// Reads the value of a live entry back: not_found when no live entry of the slot has exactly this sequence,
+/// corrupt when the bytes on disk are no longer what was stored.
 struct ReadBack {
   Owner owner;
   Slot slot = Slot::permall;
@@ -67,13 +74,16 @@ struct Completion {
   Owner owner;
   Slot slot = Slot::permall;
   Sequence sequence = 0;  ///< of the entry; `up_to` of a removal
-  /// Success = durable (entry, removal) or read. After a failure an entry or removal *may* be on the disk
-  /// all the same. no_space = the journal is full; the request may pass later.
+  /// Success = durable (entry, removal) or read. Failures of an entry or removal: `no_space` = the journal
+  /// is full, nothing was written, it may pass later; `invalid` = a bug of the caller, nothing was written;
+  /// anything else = it *may* be on the disk all the same, until a newer record of the slot is durable or
+  /// Stats::generation has risen.
   Result<> result;
   Value value;  ///< of a read
 };
 
-/// A live entry that recovery found; its payload stays on disk and is read back when needed.
+/// A live entry that recovery found; its payload stays on disk and is read back when needed. A `contents`
+/// entry appears once per slot that is still live, each with the digest and size of its own value.
 struct LiveEntry {
   RecordType type = RecordType::write;
   Owner owner;
@@ -90,11 +100,12 @@ struct LiveEntry {
 };
 
 struct Recovery {
-  std::vector<LiveEntry> live;       ///< ordered by sequence; at most one per owner and slot, plus alerts
-  Sequence highest_sequence = 0;     ///< the next sequence must be above it
+  std::vector<LiveEntry> live;    ///< ordered by sequence; at most one per owner and slot, plus alerts
+  Sequence highest_sequence = 0;  ///< the next sequence must be above it
   std::uint64_t corrupt_records = 0;
   std::uint64_t quarantined_bytes = 0;
-  bool created = false;              ///< there was no journal before
+  bool created = false;  ///< there was no journal before
+  bool torn = false;     ///< the last batch was cut off by a crash; nobody was told it was durable
 };
 
 struct Options {
@@ -134,17 +145,32 @@ class Store {
   /// one is nearly full), then serves the reads. Completions are in the order of `batch`.
   std::vector<Completion> run(std::vector<Request> batch);
 
-  /// Work that may be done when nothing is waiting: zeroing the old file after a switch. Returns true when
-  /// there is more to do.
+  /// Work that may be done when nothing is waiting: marking the last batch as durable, zeroing the old file
+  /// after a switch. Does a bounded piece; returns true when there is more to do.
   bool idle_work();
+
+  /// Marks everything so far as durable, so that damage to the last batch is told apart from one that a
+  /// crash cut off. Part of idle_work(); to be called before an orderly end.
+  void seal();
+
+  /// In state `failed`: tries once to make the journal usable again, by switching files. Returns true when
+  /// it is usable.
+  bool revive();
 
   Stats stats() const;
 
+  struct Impl;  ///< of the implementation files only
+
  private:
-  struct Impl;
   explicit Store(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// The value of a `contents` entry: permall, savestate and volatilestate in this order, each after its
+/// length.
+Value pack_contents(const std::array<Value, 3>& values);
+/// Inverse; nullopt unless the bytes are exactly what pack_contents makes. The views are into `packed`.
+std::optional<std::array<std::string_view, 3>> unpack_contents(std::string_view packed);
 
 /// A Store on a thread of its own. Thread of the caller: the loop thread.
 class Journal {
@@ -154,9 +180,11 @@ class Journal {
   /// Finishes what was submitted, then stops the thread.
   ~Journal();
 
-  /// Hands requests over; never blocks. The caller bounds what is under way (limits::commit_bytes).
+  /// Hands requests over; never blocks on the disk. The caller bounds what is under way
+  /// (limits::commit_bytes).
   void submit(std::vector<Request> requests);
-  /// Any thread; a copy of the figures as of the last batch.
+  /// Any thread; a copy of the figures as of the last batch. The state is `stalled` while a batch has been
+  /// under way for longer than limits::journal_stall.
   Stats stats() const;
 
  private:

@@ -1,0 +1,292 @@
+// Opening a journal: which of the two files counts, what is live in it, and what is damaged.
+//
+// Nothing is trusted before it was synced by this process: after a kill the file may show records that exist
+// only in the page cache, and a power cut would take back what a read has already shown. For the same
+// reason the last batch, if nothing proves that its sync succeeded, is written once more.
+#include <cassert>
+
+#include "journal/store_impl.h"
+
+namespace guard::journal {
+
+namespace {
+
+/// Damage may hide sequences that were handed out; this leaves room for all of them.
+constexpr Sequence damage_gap = Sequence{1} << 32;
+
+constexpr std::uint64_t everywhere = ~std::uint64_t{0};
+
+}  // namespace
+
+Result<> Store::Impl::open() {
+  if (auto opened = open_files(); !opened) return opened;
+  std::array<Headers, 2> headers;
+  for (std::size_t i = 0; i < 2; ++i) {
+    auto read = read_headers(*files[i].file);
+    if (!read) return std::unexpected(read.error());
+    headers[i] = *read;
+    if (const FileHeader* best = headers[i].best()) {
+      files[i].header = *best;
+      highest_generation = std::max(highest_generation, best->generation);
+      highest_sequence = std::max(highest_sequence, best->highest_sequence);
+    }
+  }
+
+  // The highest generation first; of the other file only the header counts once this one is complete.
+  const std::size_t newer = files[1].header.generation > files[0].header.generation ? 1 : 0;
+  bool records_seen = false;
+  for (const std::size_t candidate : {newer, 1 - newer}) {
+    if (headers[candidate].best() == nullptr) continue;
+    active = candidate;
+    index = {};
+    std::vector<Record> removals;  // of the batches that are perhaps not durable yet
+    if (auto synced = current().file->sync_all(); !synced) return synced;
+    auto scan = scan_file(
+        *current().file, current().header, [&](const Record& r, std::span<const std::byte> payload) {
+          std::array<std::uint32_t, 3> sizes{};
+          if (r.type == RecordType::contents) {
+            const auto values = *unpack_contents(as_text(payload));
+            for (std::size_t i = 0; i < 3; ++i) sizes[i] = static_cast<std::uint32_t>(values[i].size());
+          }
+          largest_copy = std::max(largest_copy, Index::copy_bytes(r.payload_size));
+          index.apply(r, sizes);
+          if (!r.resumed && (removals.empty() || removals.back().batch_start != r.batch_start))
+            removals.clear();
+          if (r.type == RecordType::removed || r.type == RecordType::released) removals.push_back(r);
+        });
+    if (!scan) return std::unexpected(scan.error());
+    highest_sequence = std::max(highest_sequence, scan->highest_sequence);
+    records_seen = records_seen || scan->records != 0;
+    if (!scan->complete) continue;
+    write_position = scan->end;
+    if (auto judged = judge(headers[active], *scan); !judged) return judged;
+    if (auto resumed = resume(*scan, removals); !resumed) return resumed;
+    return report_live();
+  }
+  return start_afresh(records_seen);
+}
+
+Result<> Store::Impl::open_files() {
+  bool created = false;
+  for (std::size_t i = 0; i < 2; ++i) {
+    JournalFile& file = files[i];
+    file.name = i == 0 ? "a" : "b";
+    auto opened = dir->open_file(file.name, Directory::Mode::open_existing);
+    if (!opened && opened.error().code == Errc::not_found) {
+      opened = dir->open_file(file.name, Directory::Mode::create_new);
+      created = true;
+    }
+    if (!opened) return std::unexpected(opened.error());
+    file.file = std::move(*opened);
+    auto size = file.file->size();
+    if (!size) return std::unexpected(size.error());
+    file.size = *size / block * block;
+  }
+  for (JournalFile& file : files) {
+    if (auto sized = ensure_size(file); !sized) return sized;
+  }
+  return created ? dir->sync() : Result<>();
+}
+
+/// Real zeros, so that the blocks exist: later writes need no space, and syncing them no metadata.
+Result<> Store::Impl::ensure_size(JournalFile& file) {
+  if (file.size >= options.size) return {};
+  const std::vector<std::byte> zeros(limits::journal_zero);
+  Result<> done;
+  for (std::uint64_t at = file.size; done && at < options.size; at += zeros.size()) {
+    const auto piece = std::span(zeros).first(std::min<std::uint64_t>(zeros.size(), options.size - at));
+    const std::span<const std::byte> part = piece;
+    done = file.file->write_at(at, {&part, 1});
+  }
+  if (done) done = file.file->sync_all();
+  if (done) {
+    file.size = options.size;
+    return done;
+  }
+  // A file that holds a journal already goes on with the size it has.
+  if (file.size >= 16 * block) {
+    log.log(LogLevel::warning, "journal-not-enlarged",
+            {{"file", file.name}, {"error", done.error().message}});
+    return {};
+  }
+  return done;
+}
+
+/// No file can be replayed: there was no journal, or nothing readable is left of it.
+Result<> Store::Impl::start_afresh(bool lost) {
+  for (JournalFile& file : files) {
+    auto blank = is_blank(*file.file);
+    if (!blank) return std::unexpected(blank.error());
+    lost = lost || !*blank;
+  }
+  recovery.created = !lost;
+  index = {};
+  if (lost) {
+    ++recovery.corrupt_records;
+    highest_sequence += damage_gap;
+    for (const JournalFile& file : files) quarantine(file, 0, file.size);
+    log.log(LogLevel::error, "journal-lost", {{"quarantined-bytes", recovery.quarantined_bytes}});
+  }
+  active = 1;  // so that the first generation goes to `a`
+  if (auto switched = switch_files(); !switched) return switched;
+  if (!lost) zero_from = 0;
+  return report_live();
+}
+
+/// Counts and keeps what is damaged in the current file and doubts what may have been replaced there.
+Result<> Store::Impl::judge(const Headers& headers, const Scan& scan) {
+  recovery.torn = scan.torn;
+  const auto damaged = [this](std::uint64_t from, std::uint64_t to) {
+    ++recovery.corrupt_records;
+    quarantine(current(), from, to);
+  };
+  for (std::size_t i = 0; i < 2; ++i) {
+    const bool good = headers.copies[i] && headers.copies[i]->generation == current().header.generation;
+    if (!good) damaged(i * block, (i + 1) * block);
+  }
+  for (const Damage& damage : scan.damage) {
+    damaged(damage.from, damage.to);
+    if (damage.lost && damage.lost->is_entry()) {
+      const Record& lost = *damage.lost;
+      const bool contents = lost.type == RecordType::contents;
+      for (std::size_t i = 0; i < (contents ? 3u : 1u); ++i) {
+        index.suspect({lost.owner, contents ? static_cast<Slot>(i) : lost.slot}, lost.sequence);
+      }
+    } else if (damage.hides_records && (scan.complete_at == 0 || damage.to > scan.complete_at)) {
+      index.suspect_before(damage.from);  // before `complete` each slot stands once, nothing is older
+    }
+  }
+  // A file keeps a good header through any crash. One without may have been the newer of the two.
+  if (auto others = read_headers(*other().file); !others || others->best() == nullptr) {
+    auto blank = is_blank(*other().file);
+    if (!blank) return std::unexpected(blank.error());
+    if (!*blank) {
+      ++recovery.corrupt_records;
+      quarantine(other(), 0, other().size);
+      index.suspect_before(everywhere);
+    }
+  }
+  if (recovery.corrupt_records != 0) {
+    highest_sequence += damage_gap;
+    log.log(LogLevel::error, "journal-damaged",
+            {{"places", recovery.corrupt_records}, {"quarantined-bytes", recovery.quarantined_bytes}});
+  }
+  return {};
+}
+
+/// Makes certain that everything in the index is durable, and that no damage is carried on.
+Result<> Store::Impl::resume(const Scan& scan, const std::vector<Record>& removals) {
+  zero_from = data_start;
+  if (recovery.corrupt_records != 0) return switch_files();
+  if (scan.unproven_from == 0) return {};
+
+  Copy copy;
+  copy.from = scan.unproven_from;
+  copy.resumed = true;
+  copy.piece = everywhere;  // a second batch would disown damage to the first
+  Record complete;          // first, so that the batch does not prove itself
+  complete.type = RecordType::complete;
+  complete.resumed = true;
+  copy.batch.add(complete, {});
+  for (Record removal : removals) {
+    if (removal.position < scan.unproven_from) continue;
+    removal.resumed = true;
+    copy.batch.add(removal, {});
+  }
+  bool whole = true;
+  copy.flush = [&](Batch& records) -> Result<> {
+    whole = whole && write_position + records.disk_bytes() <= current().size;
+    return whole ? write_and_sync(records) : Result<>();
+  };
+  auto copied = copy_live(copy);
+  if (!copied || !whole) return switch_files();
+  settle(copy);
+  return {};
+}
+
+Result<> Store::Impl::report_live() {
+  recovery.highest_sequence = highest_sequence;
+  const auto add = [this](const SlotKey& key, const Live& live) -> Result<> {
+    const bool part = live.part != Live::whole;
+    const std::uint64_t wanted =
+        part ? live.record_size : std::min<std::uint64_t>(live.record_size, record_header_max);
+    read_buffer.resize(wanted);
+    auto got = current().file->read_at(live.position, std::as_writable_bytes(std::span(read_buffer)));
+    if (!got) return std::unexpected(got.error());
+    const auto bytes = std::as_bytes(std::span(read_buffer));
+    const auto record = decode_record(bytes, live.position, current().header.salt);
+    if (*got != wanted || !record)
+      return std::unexpected(Error::corrupt("journal: changed while it was read"));
+    LiveEntry entry;
+    entry.type = record->type;
+    entry.owner = key.owner;
+    entry.slot = key.slot;
+    entry.sequence = live.sequence;
+    entry.vtpm = record->vtpm;
+    entry.known = merge_known({record->known.data(), record->known_count}, index.more_known(key));
+    entry.digest = record->digest;
+    if (part)
+      entry.digest = digest_of((*unpack_contents(as_text(bytes.subspan(record->header_size()))))[live.part]);
+    entry.size = live.value_size;
+    entry.wall_ms = record->wall_ms;
+    entry.flags = record->flags;
+    entry.retained = live.retained;
+    entry.suspect = live.suspect;
+    recovery.live.push_back(std::move(entry));
+    return {};
+  };
+  recovery.live.reserve(index.entries());
+  for (const auto& [key, live] : index.slots()) {
+    if (auto added = add(key, live); !added) return added;
+  }
+  for (const auto& [sequence, alert] : index.alerts()) {
+    if (auto added = add(alert.key, alert.live); !added) return added;
+  }
+  std::sort(recovery.live.begin(), recovery.live.end(), [](const LiveEntry& a, const LiveEntry& b) {
+    return std::pair(a.sequence, a.slot) < std::pair(b.sequence, b.slot);
+  });
+  stats.corrupt_records += recovery.corrupt_records;
+  return {};
+}
+
+/// Best effort: a copy that cannot be made stops nothing. What cannot be read is kept as zeros.
+void Store::Impl::quarantine(const JournalFile& from, std::uint64_t begin, std::uint64_t end) {
+  // The same range of the same generation has the same name, however often recovery is repeated.
+  const std::uint64_t salt = from.header.generation == 0 ? random_salt() : from.header.salt;
+  const std::string name = from.name + "-" + std::to_string(from.header.generation) + "-" +
+                           std::to_string(salt) + "-" + std::to_string(begin) + "-" + std::to_string(end);
+  const auto keep = [&]() -> Result<> {
+    auto place = dir->open_dir("quarantine", true);
+    if (!place) return std::unexpected(place.error());
+    auto names = (*place)->list();
+    if (!names) return std::unexpected(names.error());
+    std::uint64_t used = 0;
+    for (const auto& other_name : *names) {
+      if (other_name == name) continue;
+      if (auto file = (*place)->open_for_read(other_name)) used += (*file)->size().value_or(0);
+    }
+    if (used >= limits::quarantine_bytes)
+      return std::unexpected(Error{Errc::no_space, 0, "quarantine is full"});
+    const std::uint64_t length = std::min(end - begin, limits::quarantine_bytes - used);
+    auto kept = (*place)->open_file(name, Directory::Mode::open_or_create);
+    if (!kept) return std::unexpected(kept.error());
+    std::array<std::byte, block> buffer;
+    for (std::uint64_t done = 0; done < length; done += buffer.size()) {
+      const auto piece = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), length - done));
+      if (auto got = from.file->read_at(begin + done, piece); !got)
+        std::fill(piece.begin(), piece.end(), std::byte{0});
+      const std::span<const std::byte> part = piece;
+      if (auto written = (*kept)->write_at(done, {&part, 1}); !written) return written;
+    }
+    stats.quarantined_bytes += length;
+    if (auto synced = (*kept)->sync_all(); !synced) return synced;
+    if (auto synced = (*place)->sync(); !synced) return synced;
+    return dir->sync();
+  };
+  if (auto kept = keep(); !kept) {
+    log.log(LogLevel::warning, "quarantine-failed", {{"file", from.name}, {"error", kept.error().message}});
+  }
+  recovery.quarantined_bytes = stats.quarantined_bytes;
+}
+
+}  // namespace guard::journal

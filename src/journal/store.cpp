@@ -1,0 +1,367 @@
+#include <cassert>
+
+#include "journal/store_impl.h"
+
+namespace guard::journal {
+
+namespace {
+
+std::span<const std::byte> as_bytes(const Value& value) {
+  return std::as_bytes(std::span(value.view().data(), value.size()));
+}
+
+Record record_of(const Entry& entry) {
+  Record r;
+  r.type = entry.type;
+  r.owner = entry.owner;
+  r.slot = entry.slot;
+  r.flags = entry.flags;
+  r.sequence = entry.sequence;
+  r.wall_ms = entry.wall_ms;
+  r.vtpm = entry.vtpm;
+  r.digest = entry.value.digest();
+  r.payload_size = static_cast<std::uint32_t>(entry.value.size());
+  r.known_count = static_cast<std::uint8_t>(entry.known.size());
+  std::copy(entry.known.begin(), entry.known.end(), r.known.begin());
+  return r;
+}
+
+Record record_of(const Removal& removal, const Live* live) {
+  Record r;
+  r.type =
+      live != nullptr && live->retained && !removal.retained ? RecordType::released : RecordType::removed;
+  r.owner = removal.owner;
+  r.slot = removal.slot;
+  r.sequence = removal.up_to;
+  r.digest = removal.delivered;
+  r.retained = removal.retained;
+  r.alert = removal.alert;
+  return r;
+}
+
+std::unexpected<Error> journal_failed() {
+  return std::unexpected(Error{Errc::io, 0, "journal: no file can be used"});
+}
+
+/// One call of run(): forms batches from requests in their order and commits them.
+class Run {
+ public:
+  Run(Store::Impl& store, const std::vector<Request>& requests, std::vector<Completion>& completions)
+      : store_(store), requests_(requests), completions_(completions) {}
+
+  void commit_all() {
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      if (const auto* entry = std::get_if<Entry>(&requests_[i])) {
+        if (auto good = check(*entry); !good)
+          completions_[i].result = good;
+        else
+          place(i, record_of(*entry), as_bytes(entry->value));
+      } else if (const auto* removal = std::get_if<Removal>(&requests_[i])) {
+        const Live* live = store_.index.newest({removal->owner, removal->slot});
+        place(i, record_of(*removal, live), {});
+      }
+    }
+    flush();
+  }
+
+ private:
+  /// What no caller may ask for.
+  static Result<> check(const Entry& entry) {
+    const bool entry_type = entry.type == RecordType::write || entry.type == RecordType::contents ||
+                            entry.type == RecordType::alert;
+    const bool good = entry_type && entry.sequence != 0 && entry.known.size() <= limits::known_digests &&
+                      entry.value.size() <= limits::journal_payload &&
+                      (entry.type != RecordType::contents || unpack_contents(entry.value.view()));
+    if (!good) return std::unexpected(Error::invalid("journal: malformed entry"));
+    return {};
+  }
+
+  void place(std::size_t request, const Record& record, std::span<const std::byte> payload) {
+    store_.highest_sequence = std::max(store_.highest_sequence, record.sequence);
+    if (record.is_entry() && stale(record)) {
+      completions_[request].result = std::unexpected(Error::invalid("journal: sequence is not the newest"));
+      return;
+    }
+    for (;;) {
+      // Without a usable other file, what is left of a good one still takes what ends entries.
+      if (store_.current().bad || (store_.blocked && record.is_entry())) {
+        completions_[request].result = journal_failed();
+        return;
+      }
+      const Growth growth = growth_of(record, payload);
+      const bool admitted = admits(growth);
+      if (admitted && fits(record, growth)) {
+        batch().add(record, payload);
+        request_of_.push_back(request);
+        growth_ += growth.bytes;
+        new_entries_ += growth.entries;
+        largest_ = std::max(largest_, growth.largest);
+        has_entries_ = has_entries_ || record.is_entry();
+        return;
+      }
+      // The sums over a batch are estimates from above; exact, and after a switch roomier, they may do.
+      if (!batch().empty()) {
+        flush();
+        continue;
+      }
+      Result<> room = std::unexpected(Error{Errc::no_space, 0, "journal: full"});
+      if (admitted) room = store_.blocked ? journal_failed() : store_.make_room();
+      if (room && fits(record, growth)) continue;
+      if (room) room = std::unexpected(Error{Errc::no_space, 0, "journal: full"});
+      completions_[request].result = room;
+      return;
+    }
+  }
+
+  /// A newer entry of the slot is live: the caller handed out sequences in the wrong order.
+  bool stale(const Record& record) const {
+    if (record.type == RecordType::alert) return store_.index.has_alert(record.sequence);
+    const unsigned slots = record.type == RecordType::contents ? 3 : 1;
+    for (unsigned i = 0; i < slots; ++i) {
+      const Live* live = store_.index.newest({record.owner, slots == 3 ? static_cast<Slot>(i) : record.slot});
+      if (live != nullptr && live->sequence >= record.sequence) return true;
+    }
+    return false;
+  }
+
+  struct Growth {
+    std::int64_t bytes = 0;  ///< of the live set
+    std::uint64_t entries = 0;
+    std::uint64_t largest = 0;
+  };
+
+  Growth growth_of(const Record& record, std::span<const std::byte> payload) const {
+    Growth growth;
+    if (!record.is_entry()) return growth;
+    std::array<std::string_view, 3> values{as_text(payload)};
+    const bool contents = record.type == RecordType::contents;
+    if (contents) values = *unpack_contents(as_text(payload));
+    for (std::size_t i = 0; i < (contents ? 3u : 1u); ++i) {
+      const SlotKey key{record.owner, contents ? static_cast<Slot>(i) : record.slot};
+      const Live* old = record.type == RecordType::alert ? nullptr : store_.index.newest(key);
+      growth.bytes += static_cast<std::int64_t>(Index::copy_bytes(values[i].size()));
+      if (old != nullptr) growth.bytes -= static_cast<std::int64_t>(Index::copy_bytes(old->value_size));
+      growth.entries += old == nullptr ? 1 : 0;
+    }
+    growth.largest = Index::copy_bytes(record.payload_size);
+    growth.bytes = std::max<std::int64_t>(growth.bytes, 0);
+    return growth;
+  }
+
+  /// Whether everything live, one more record and one removal per entry would still fit in one file. What
+  /// does not enlarge the live set always passes.
+  bool admits(const Growth& growth) const {
+    if (growth.bytes == 0 && growth.entries == 0) return true;
+    const std::uint64_t live = store_.index.copy_bytes() + static_cast<std::uint64_t>(growth_ + growth.bytes);
+    const std::uint64_t entries = store_.index.entries() + new_entries_ + growth.entries;
+    const std::uint64_t largest = std::max({store_.largest_copy, largest_, growth.largest});
+    const std::uint64_t pieces = live / limits::journal_copy + 1;  // each is rounded up to a block
+    const std::uint64_t completes = 2;
+    return round_up(live, block) + (pieces + completes) * block + round_up(largest, block) +
+               Store::Impl::removal_room(entries) <=
+           store_.capacity();
+  }
+
+  /// Whether the batch with this record fits in what is left of the current file.
+  bool fits(const Record& record, const Growth& growth) const {
+    return has_room(batch().bytes() + record.padded_size(), has_entries_ || record.is_entry(),
+                    store_.index.entries() + new_entries_ + growth.entries);
+  }
+
+  bool has_room(std::uint64_t bytes, bool with_entries, std::uint64_t entries) const {
+    const std::uint64_t kept = with_entries ? Store::Impl::removal_room(entries) : 0;
+    return store_.write_position + round_up(bytes, block) + kept <= store_.current().size;
+  }
+
+  void flush() {
+    if (batch().empty()) return;
+    const Result<> result = commit();
+    for (std::size_t i = 0; i < request_of_.size(); ++i) {
+      completions_[request_of_[i]].result = result;
+      if (result) apply(batch().records()[i], requests_[request_of_[i]]);
+    }
+    store_.largest_copy = std::max(store_.largest_copy, largest_);
+    batch().clear();
+    request_of_.clear();
+    growth_ = 0;
+    new_entries_ = 0;
+    largest_ = 0;
+    has_entries_ = false;
+  }
+
+  /// One write, one sync. If they fail the batch goes to the other file, behind a copy of everything live:
+  /// then what the failed one left behind is in a file that is never replayed.
+  Result<> commit() {
+    auto result = store_.write_and_sync(batch());
+    if (result) return result;
+    if (auto switched = store_.make_room(); !switched) return result;
+    if (!has_room(batch().bytes(), has_entries_, store_.index.entries() + new_entries_)) return result;
+    return store_.write_and_sync(batch());
+  }
+
+  void apply(const Record& record, const Request& request) {
+    std::array<std::uint32_t, 3> sizes{};
+    if (record.type == RecordType::contents) {
+      const auto values = unpack_contents(std::get<Entry>(request).value.view());
+      for (std::size_t i = 0; i < 3; ++i) sizes[i] = static_cast<std::uint32_t>((*values)[i].size());
+    }
+    store_.index.apply(record, sizes);
+  }
+
+  Batch& batch() { return store_.batch; }
+  const Batch& batch() const { return store_.batch; }
+
+  Store::Impl& store_;
+  const std::vector<Request>& requests_;
+  std::vector<Completion>& completions_;
+  std::vector<std::size_t> request_of_;  ///< per record of the batch
+  std::int64_t growth_ = 0;              ///< of the live set by the batch, from above
+  std::uint64_t new_entries_ = 0;
+  std::uint64_t largest_ = 0;
+  bool has_entries_ = false;
+};
+
+void serve(Store::Impl& store, const ReadBack& read, Completion& completion) {
+  const SlotKey key{read.owner, read.slot};
+  const Live* live = store.index.find(key, read.sequence);
+  if (live == nullptr) {
+    completion.result = std::unexpected(Error{Errc::not_found, 0, "journal: no such live entry"});
+    return;
+  }
+  const JournalFile& file = store.current();
+  const auto record = read_record(*file.file, file.header, live->position, live->record_size, live->sequence,
+                                  store.read_buffer);
+  if (!record) {
+    completion.result = std::unexpected(record.error());
+    return;
+  }
+  std::string_view value = std::string_view(store.read_buffer).substr(record->header_size());
+  if (live->part != Live::whole) value = (*unpack_contents(value))[live->part];
+  completion.value = Value(std::string(value));
+}
+
+std::vector<Completion> unanswered(const std::vector<Request>& requests) {
+  std::vector<Completion> completions(requests.size());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    Completion& completion = completions[i];
+    std::visit(
+        [&completion]<class Kind>(const Kind& request) {
+          completion.owner = request.owner;
+          completion.slot = request.slot;
+          if constexpr (std::is_same_v<Kind, Removal>) {
+            completion.kind = Completion::Kind::removal;
+            completion.sequence = request.up_to;
+          } else {
+            completion.kind =
+                std::is_same_v<Kind, ReadBack> ? Completion::Kind::read : Completion::Kind::entry;
+            completion.sequence = request.sequence;
+          }
+        },
+        requests[i]);
+  }
+  return completions;
+}
+
+}  // namespace
+
+std::string_view name_of(State state) {
+  switch (state) {
+    case State::ok:
+      return "ok";
+    case State::failed:
+      return "failed";
+    case State::stalled:
+      return "stalled";
+  }
+  return "unknown";
+}
+
+Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Store::~Store() = default;
+
+Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Directory> dir, Options options,
+                                           std::function<std::uint64_t()> random_salt, Logger& log) {
+  constexpr std::uint64_t smallest = 16 * block;
+  if (options.size % block != 0 || options.size < smallest || options.size > options.max_size) {
+    return std::unexpected(Error::invalid("journal: size is not a multiple of 4 KiB within its bounds"));
+  }
+  auto impl = std::make_unique<Impl>(std::move(dir), options, std::move(random_salt), log);
+  if (auto opened = impl->open(); !opened) return std::unexpected(opened.error());
+  return std::unique_ptr<Store>(new Store(std::move(impl)));
+}
+
+const Recovery& Store::recovery() const { return impl_->recovery; }
+
+std::vector<Completion> Store::run(std::vector<Request> batch) {
+  auto completions = unanswered(batch);
+  Run(*impl_, batch, completions).commit_all();
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    if (const auto* read = std::get_if<ReadBack>(&batch[i])) serve(*impl_, *read, completions[i]);
+  }
+  return completions;
+}
+
+void Store::seal() {
+  if (impl_->sealed || impl_->failed()) return;
+  impl_->sealed = true;  // once is enough, also if it is not possible
+  const std::uint64_t kept = Impl::removal_room(impl_->index.entries());
+  if (impl_->write_position + block + kept > impl_->current().size) return;
+  Record complete;
+  complete.type = RecordType::complete;
+  impl_->batch.add(complete, {});
+  const auto written = impl_->write_and_sync(impl_->batch);
+  impl_->batch.clear();
+  impl_->sealed = true;
+  if (!written) (void)impl_->make_room();  // nobody waits for this batch: what is live moves on at once
+}
+
+bool Store::idle_work() {
+  seal();
+  return !impl_->failed() && impl_->zero_some();
+}
+
+bool Store::revive() {
+  if (!impl_->failed()) return true;
+  impl_->blocked = false;
+  return impl_->make_room().has_value();
+}
+
+Stats Store::stats() const {
+  Stats stats = impl_->stats;
+  stats.state = impl_->failed() ? State::failed : State::ok;
+  stats.reserved = impl_->dir->overwrites_in_place();
+  stats.live_bytes = impl_->index.copy_bytes();
+  stats.capacity_bytes = impl_->capacity();
+  stats.generation = impl_->current().header.generation;
+  return stats;
+}
+
+Result<> Store::Impl::write_and_sync(Batch& records) {
+  assert(write_position + records.disk_bytes() <= current().size);
+  auto result = records.write(*current().file, write_position, current().header.salt);
+  if (result) result = current().file->sync_data();
+  if (!result) {
+    file_failed(current(), result.error());
+    return result;
+  }
+  write_position += records.disk_bytes();
+  sealed = false;
+  ++stats.batches;
+  ++stats.syncs;
+  stats.bytes_written += records.disk_bytes();
+  return result;
+}
+
+Result<> Store::Impl::make_room() {
+  auto switched = switch_files();
+  blocked = !switched;
+  if (!switched) log.log(LogLevel::error, "journal-failed", {{"error", switched.error().message}});
+  return switched;
+}
+
+void Store::Impl::file_failed(JournalFile& file, const Error& error) {
+  file.bad = true;
+  log.log(LogLevel::error, "journal-file-failed", {{"file", file.name}, {"error", error.message}});
+}
+
+}  // namespace guard::journal

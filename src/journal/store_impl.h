@@ -1,0 +1,133 @@
+// The inside of Store, shared by its three parts: commits (store.cpp), switches (switch.cpp) and recovery
+// (recovery.cpp).
+//
+// Invariants:
+//   * write_position is where the next batch begins; nothing acknowledged stands at or after it.
+//   * The index holds exactly what was acknowledged; its positions are in the current file.
+//   * A file whose write or sync failed is `bad`: it takes no more batches before a switch has filled it anew
+//     from its start, under a new generation.
+//   * What is live can always be copied to the other file, and then one more record and one removal per live
+//     entry fit: admits() refuses whatever would break this.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "journal/batch.h"
+#include "journal/index.h"
+#include "journal/journal.h"
+#include "journal/scan.h"
+
+namespace guard::journal {
+
+struct JournalFile {
+  std::string name;
+  std::unique_ptr<File> file;
+  std::uint64_t size = 0;  ///< whole blocks only
+  FileHeader header;
+  bool bad = false;
+};
+
+struct Store::Impl {
+  Impl(std::unique_ptr<Directory> directory, Options opts, std::function<std::uint64_t()> salt,
+       Logger& logger)
+      : dir(std::move(directory)), options(opts), random_salt(std::move(salt)), log(logger) {}
+
+  JournalFile& current() { return files[active]; }
+  JournalFile& other() { return files[1 - active]; }
+  bool failed() const { return files[active].bad || blocked; }
+
+  // --- recovery.cpp ---
+  Result<> open();
+  Result<> open_files();
+  Result<> ensure_size(JournalFile& file);
+  Result<> start_afresh(bool lost);
+  Result<> judge(const Headers& headers, const Scan& scan);
+  Result<> resume(const Scan& scan, const std::vector<Record>& removals);
+  Result<> report_live();
+  void quarantine(const JournalFile& from, std::uint64_t begin, std::uint64_t end);
+
+  // --- switch.cpp ---
+  /// Copies everything live to the other file, makes it the current one. After a failure the current file
+  /// is what it was, and the other is bad.
+  Result<> switch_files();
+  Result<> begin_generation(JournalFile& target);
+  Result<> complete_twice(JournalFile& target, std::uint64_t position);
+  struct Moved {
+    SlotKey key;
+    Live to;
+  };
+  using Placed = std::pair<SlotKey, Live>;
+  /// Copies live entries of the current file. Neither the index nor the current file is touched.
+  struct Copy;
+  Result<> copy_live(Copy& copy);
+  Result<> copy_record(Copy& copy, std::span<const Placed> group);
+  Result<> flush_copy(Copy& copy);
+  /// Enters in the index what a copy did, once it is durable.
+  void settle(const Copy& copy);
+  bool zero_some();
+
+  // --- store.cpp ---
+  Result<> write_and_sync(Batch& batch);
+  Result<> make_room();
+  void file_failed(JournalFile& file, const Error& error);
+
+  /// Bytes for batches in either file.
+  std::uint64_t capacity() const { return std::min(files[0].size, files[1].size) - data_start; }
+  /// Kept free of entries, so that everything live can be removed even when no switch is possible.
+  static std::uint64_t removal_room(std::uint64_t entries) {
+    return round_up(entries * record_header, block) + block;
+  }
+
+  std::unique_ptr<Directory> dir;
+  Options options;
+  std::function<std::uint64_t()> random_salt;
+  Logger& log;
+
+  std::array<JournalFile, 2> files;
+  std::size_t active = 0;
+  std::uint64_t write_position = data_start;
+  std::uint64_t highest_generation = 0;
+  Sequence highest_sequence = 0;
+  Index index;
+  std::uint64_t largest_copy = 0;  ///< of one entry, in this generation
+  bool sealed = true;              ///< nothing was committed since the last `complete` record
+  bool blocked = false;            ///< a switch was necessary and failed; only revive() tries again
+  std::uint64_t zero_from = 0;     ///< where zeroing the other file goes on; 0 = nothing to do
+  std::unordered_map<std::uint64_t, unsigned> read_failures;  ///< by position in the current file
+
+  Batch batch;
+  std::string read_buffer;
+  Recovery recovery;
+  Stats stats;
+};
+
+/// One copying of live entries.
+struct Store::Impl::Copy {
+  /// Takes `batch` to the disk.
+  std::function<Result<>(Batch&)> flush;
+  std::uint64_t from = 0;                      ///< only what stands here or after it in the current file
+  std::uint64_t piece = limits::journal_copy;  ///< a batch is flushed when it would exceed this
+  bool copied = false;                         ///< marks of the records
+  bool resumed = false;
+  std::uint64_t largest = 0;  ///< Index::copy_bytes() of the largest record
+
+  Batch batch;
+  std::deque<std::string> bytes;  ///< what the payloads of `batch` point into
+  struct Held {
+    std::size_t record;  ///< which of `batch`
+    SlotKey key;
+    Live to;  ///< but for its position
+  };
+  std::vector<Held> held;                      ///< what the records of `batch` hold
+  std::vector<Moved> moved;                    ///< everything flushed
+  std::vector<std::pair<SlotKey, Live>> lost;  ///< could not be read any more
+};
+
+}  // namespace guard::journal

@@ -1,0 +1,213 @@
+// Switching between the two files: everything live is copied, then the old file is zeroed.
+//
+// What is on the disk after a crash at each step (the other file is B, the current one A, generation g):
+//   1. header copy 1 of B, generation g+1; sync   B: one good header at least, no `complete`; A is replayed
+//   2. header copy 2 and the live entries; sync   the same
+//   3. `complete`, twice, in two blocks; sync     B is replayed from here on, A never again
+// Step 1 is synced alone so that at no time both headers of a file can be lost in a crash: a file without any
+// is damage, never the trace of a crash.
+#include <cassert>
+
+#include "journal/store_impl.h"
+
+namespace guard::journal {
+
+namespace {
+
+/// A live entry whose record could not be read in this many attempts to switch is given up: one bad sector
+/// must not keep the journal from ever switching.
+constexpr unsigned read_attempts = 3;
+
+}  // namespace
+
+Result<> Store::Impl::switch_files() {
+  JournalFile& target = other();
+  std::uint64_t position = data_start;
+  Copy copy;
+  copy.copied = true;
+  copy.flush = [&](Batch& records) -> Result<> {
+    if (position + records.disk_bytes() + 2 * block > target.size) {
+      return std::unexpected(
+          Error{Errc::no_space, 0, "journal: the live entries do not fit in the other file"});
+    }
+    auto written = records.write(*target.file, position, target.header.salt);
+    position += records.disk_bytes();
+    return written;
+  };
+  zero_from = 0;
+  auto filled = begin_generation(target);
+  if (filled) filled = copy_live(copy);
+  if (filled) filled = target.file->sync_data();
+  if (filled) filled = complete_twice(target, position);
+  if (!filled) {
+    log.log(LogLevel::error, "journal-switch-failed",
+            {{"to", target.name}, {"error", filled.error().message}});
+    return filled;
+  }
+  position += 2 * block;
+
+  for (const auto& [key, live] : copy.lost) {
+    ++stats.corrupt_records;
+    quarantine(current(), live.position, live.position + live.record_size);
+    index.drop(key, live.sequence);
+  }
+  settle(copy);
+  target.bad = false;
+  active = 1 - active;
+  write_position = position;
+  largest_copy = copy.largest;
+  sealed = true;
+  zero_from = data_start;
+  read_failures.clear();
+  ++stats.switches;
+  stats.syncs += 4;
+  stats.bytes_written += position;
+  return {};
+}
+
+Result<> Store::Impl::begin_generation(JournalFile& target) {
+  target.header = {++highest_generation, random_salt(), highest_sequence};
+  const auto bytes = encode(target.header);
+  const std::span<const std::byte> copy = bytes;
+  auto written = target.file->write_at(0, {&copy, 1});
+  if (written) written = target.file->sync_data();
+  if (written) written = target.file->write_at(block, {&copy, 1});
+  return written;
+}
+
+/// Twice, because the whole file hangs on it: one bad sector must not make it look unfinished.
+Result<> Store::Impl::complete_twice(JournalFile& target, std::uint64_t position) {
+  for (int i = 0; i < 2; ++i, position += block) {
+    Record complete;
+    complete.type = RecordType::complete;
+    Batch only;
+    only.add(complete, {});
+    if (auto written = only.write(*target.file, position, target.header.salt); !written) return written;
+  }
+  return target.file->sync_data();
+}
+
+Result<> Store::Impl::copy_live(Copy& copy) {
+  std::vector<Placed> live;
+  for (const auto& [key, entry] : index.slots()) {
+    if (entry.position >= copy.from) live.emplace_back(key, entry);
+  }
+  for (const auto& [sequence, alert] : index.alerts()) {
+    if (alert.live.position >= copy.from) live.emplace_back(alert.key, alert.live);
+  }
+  std::sort(live.begin(), live.end(), [](const Placed& a, const Placed& b) {
+    return std::pair(a.second.position, a.second.part) < std::pair(b.second.position, b.second.part);
+  });
+  for (std::size_t i = 0; i < live.size();) {
+    std::size_t count = 1;  // the live parts of a `contents` record stand together
+    while (i + count < live.size() && live[i + count].second.position == live[i].second.position) ++count;
+    if (auto copied = copy_record(copy, std::span(live).subspan(i, count)); !copied) return copied;
+    i += count;
+  }
+  return flush_copy(copy);
+}
+
+Result<> Store::Impl::copy_record(Copy& copy, std::span<const Placed> group) {
+  const Live& first = group[0].second;
+  if (copy.batch.bytes() + group.size() * record_header_max + first.record_size > copy.piece) {
+    if (auto flushed = flush_copy(copy); !flushed) return flushed;
+  }
+  std::string& bytes = copy.bytes.emplace_back();
+  const JournalFile& source = current();
+  auto read =
+      read_record(*source.file, source.header, first.position, first.record_size, first.sequence, bytes);
+  if (!read) {
+    const bool give_up =
+        read.error().code == Errc::corrupt || ++read_failures[first.position] >= read_attempts;
+    if (!give_up) return std::unexpected(read.error());
+    log.log(
+        LogLevel::error, "journal-record-lost",
+        {{"vm", group[0].first.owner.vm}, {"slot", group[0].first.slot}, {"error", read.error().message}});
+    copy.lost.insert(copy.lost.end(), group.begin(), group.end());
+    return {};
+  }
+  const auto payload = std::as_bytes(std::span(bytes)).subspan(read->header_size());
+  const auto add = [&](Record record, std::span<const std::byte> value, std::span<const Placed> held) {
+    const auto known = merge_known({read->known.data(), read->known_count}, index.more_known(held[0].first));
+    record.known_count = static_cast<std::uint8_t>(known.size());
+    std::copy(known.begin(), known.end(), record.known.begin());
+    record.payload_size = static_cast<std::uint32_t>(value.size());
+    record.retained = held[0].second.retained;
+    record.suspect = held[0].second.suspect;
+    record.copied = copy.copied;
+    record.resumed = copy.resumed;
+    copy.largest = std::max(copy.largest, Index::copy_bytes(record.payload_size));
+    for (const auto& [key, live] : held) copy.held.push_back({copy.batch.count(), key, live});
+    copy.batch.add(record, value);
+  };
+  if (read->type != RecordType::contents) {
+    add(*read, payload, group);
+    return {};
+  }
+  const bool uniform = group.size() == 3 && std::all_of(group.begin(), group.end(), [&](const Placed& part) {
+                         return part.second.retained == first.retained &&
+                                part.second.suspect == first.suspect && index.more_known(part.first).empty();
+                       });
+  if (uniform) {
+    add(*read, payload, group);
+    return {};
+  }
+  const auto values = *unpack_contents(as_text(payload));
+  for (const Placed& part : group) {
+    Record record = *read;
+    record.type = RecordType::write;
+    record.slot = part.first.slot;
+    const auto value = std::as_bytes(std::span(values[part.second.part]));
+    record.digest = digest_of(as_text(value));
+    add(record, value, {&part, 1});
+  }
+  return {};
+}
+
+Result<> Store::Impl::flush_copy(Copy& copy) {
+  if (copy.batch.empty()) return {};
+  if (auto flushed = copy.flush(copy.batch); !flushed) return flushed;
+  for (auto& [record, key, to] : copy.held) {
+    const Record& written = copy.batch.records()[record];
+    to.position = written.position;
+    to.record_size = static_cast<std::uint32_t>(written.size());
+    if (written.type == RecordType::write) to.part = Live::whole;
+    to.more_known = false;
+    copy.moved.push_back({key, to});
+  }
+  copy.held.clear();
+  copy.batch.clear();
+  copy.bytes.clear();
+  return {};
+}
+
+void Store::Impl::settle(const Copy& copy) {
+  for (const auto& [key, to] : copy.moved) index.moved(key, to.sequence, to);
+}
+
+bool Store::Impl::zero_some() {
+  if (zero_from == 0) return false;
+  JournalFile& file = other();
+  const std::size_t length = std::min<std::uint64_t>(limits::journal_zero, file.size - zero_from);
+  read_buffer.resize(length);
+  const auto buffer = std::as_writable_bytes(std::span(read_buffer));
+  const auto got = file.file->read_at(zero_from, buffer);
+  if (!got || *got != length || !all_zero(buffer)) {
+    std::fill(buffer.begin(), buffer.end(), std::byte{0});
+    const std::span<const std::byte> zeros = buffer;
+    auto written = file.file->write_at(zero_from, {&zeros, 1});
+    if (written) written = file.file->sync_data();
+    if (!written) {
+      log.log(LogLevel::warning, "journal-zeroing-failed",
+              {{"file", file.name}, {"error", written.error().message}});
+      zero_from = 0;  // not tried again before the next switch
+      return false;
+    }
+    ++stats.syncs;
+  }
+  zero_from += length;
+  if (zero_from >= file.size) zero_from = 0;
+  return zero_from != 0;
+}
+
+}  // namespace guard::journal
