@@ -49,7 +49,7 @@ void FakeXapi::start(int backlog) {
 void FakeXapi::stop() { peer_.reset(); }
 
 void FakeXapi::react(const std::string& method, std::vector<Reaction> reactions) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mutex_);
   auto& planned = planned_[method];
   planned.insert(planned.end(), std::make_move_iterator(reactions.begin()),
                  std::make_move_iterator(reactions.end()));
@@ -62,55 +62,81 @@ std::string FakeXapi::new_reference() {
 }
 
 void FakeXapi::add_vm(const Uuid& vm, const Uuid& vtpm, std::string contents) {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mutex_);
   FakeVm record{new_reference(), {new_reference()}};
-  vtpms[record.vtpms.front()] = {vtpm.str(), std::move(contents)};
-  vms[vm.str()] = std::move(record);
+  vtpms_[record.vtpms.front()] = {vtpm.str(), std::move(contents)};
+  vms_[vm.str()] = std::move(record);
 }
 
 void FakeXapi::replace_vtpm(const Uuid& vm, const Uuid& vtpm, std::string contents) {
-  const std::lock_guard lock(mutex);
-  FakeVm& record = vms[vm.str()];
-  for (const std::string& reference : record.vtpms) vtpms.erase(reference);
+  const std::lock_guard lock(mutex_);
+  FakeVm& record = vms_[vm.str()];
+  for (const std::string& reference : record.vtpms) vtpms_.erase(reference);
   record.vtpms = {new_reference()};
-  vtpms[record.vtpms.front()] = {vtpm.str(), std::move(contents)};
+  vtpms_[record.vtpms.front()] = {vtpm.str(), std::move(contents)};
+}
+
+void FakeXapi::set_rule(Rule rule) {
+  const std::lock_guard lock(mutex_);
+  rule_ = std::move(rule);
+}
+
+void FakeXapi::remove_vm(const Uuid& vm) {
+  const std::lock_guard lock(mutex_);
+  for (const std::string& reference : vms_[vm.str()].vtpms) vtpms_.erase(reference);
+  vms_.erase(vm.str());
+}
+
+void FakeXapi::set_vtpms(const Uuid& vm, std::vector<std::string> references) {
+  const std::lock_guard lock(mutex_);
+  vms_[vm.str()].vtpms = std::move(references);
+}
+
+FakeVm FakeXapi::vm(const Uuid& vm) {
+  const std::lock_guard lock(mutex_);
+  return vms_[vm.str()];
+}
+
+void FakeXapi::hide_vtpm_uuids() {
+  const std::lock_guard lock(mutex_);
+  knows_vtpm_uuids_ = false;
 }
 
 std::string FakeXapi::contents(const Uuid& vtpm) {
-  const std::lock_guard lock(mutex);
-  for (const auto& [reference, record] : vtpms) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [reference, record] : vtpms_) {
     if (record.uuid == vtpm.str()) return record.contents;
   }
   return "(no such vTPM)";
 }
 
 void FakeXapi::set_contents(const Uuid& vtpm, std::string contents) {
-  const std::lock_guard lock(mutex);
-  for (auto& [reference, record] : vtpms) {
+  const std::lock_guard lock(mutex_);
+  for (auto& [reference, record] : vtpms_) {
     if (record.uuid == vtpm.str()) record.contents = contents;
   }
 }
 
 void FakeXapi::change_references() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mutex_);
   std::map<std::string, FakeVtpm> renamed;
-  for (auto& [uuid, vm] : vms) {
+  for (auto& [uuid, vm] : vms_) {
     vm.reference = new_reference();
     for (std::string& vtpm : vm.vtpms) {
       const std::string old = std::exchange(vtpm, new_reference());
-      renamed[vtpm] = vtpms[old];
+      renamed[vtpm] = vtpms_[old];
     }
   }
-  vtpms = std::move(renamed);
+  vtpms_ = std::move(renamed);
 }
 
 void FakeXapi::end_session() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mutex_);
   session_.clear();
 }
 
 std::vector<SeenCall> FakeXapi::seen() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mutex_);
   return seen_;
 }
 
@@ -126,7 +152,7 @@ std::size_t FakeXapi::count(std::string_view method) {
 }
 
 void FakeXapi::forget() {
-  const std::lock_guard lock(mutex);
+  const std::lock_guard lock(mutex_);
   seen_.clear();
 }
 
@@ -146,7 +172,7 @@ void FakeXapi::serve(PeerConnection& connection) {
     Reaction reaction;
     std::string answer;
     {
-      const std::lock_guard lock(mutex);
+      const std::lock_guard lock(mutex_);
       seen_.push_back(call);
       reaction = reaction_to(call);
       if (reaction.kind == Reaction::Kind::regular || reaction.kind == Reaction::Kind::act_close) {
@@ -175,8 +201,8 @@ void FakeXapi::serve(PeerConnection& connection) {
 }
 
 Reaction FakeXapi::reaction_to(const SeenCall& call) {
-  if (rule) {
-    if (auto reaction = rule(call)) return *reaction;
+  if (rule_) {
+    if (auto reaction = rule_(call)) return *reaction;
   }
   auto& planned = planned_[call.method];
   if (planned.empty()) return {};
@@ -199,12 +225,12 @@ std::string FakeXapi::regular_answer(const SeenCall& call, const std::string& id
     return success("", id);
   }
   if (call.method == "VM.get_by_uuid") {
-    const auto vm = vms.find(params[1]);
-    return vm == vms.end() ? failure({"UUID_INVALID", "VM", params[1]}, id)
-                           : success(vm->second.reference, id);
+    const auto vm = vms_.find(params[1]);
+    return vm == vms_.end() ? failure({"UUID_INVALID", "VM", params[1]}, id)
+                            : success(vm->second.reference, id);
   }
   if (call.method == "VM.get_VTPMs") {
-    for (const auto& [uuid, vm] : vms) {
+    for (const auto& [uuid, vm] : vms_) {
       if (vm.reference != params[1]) continue;
       JsonArray references(vm.vtpms.begin(), vm.vtpms.end());
       return success(Json(std::move(references)), id);
@@ -212,9 +238,9 @@ std::string FakeXapi::regular_answer(const SeenCall& call, const std::string& id
     return failure({"HANDLE_INVALID", "VM", params[1]}, id);
   }
   if (call.method.starts_with("VTPM.")) {
-    const auto vtpm = vtpms.find(params[1]);
-    if (vtpm == vtpms.end()) return failure({"HANDLE_INVALID", "VTPM", params[1]}, id);
-    if (call.method == "VTPM.get_uuid" && knows_vtpm_uuids) return success(vtpm->second.uuid, id);
+    const auto vtpm = vtpms_.find(params[1]);
+    if (vtpm == vtpms_.end()) return failure({"HANDLE_INVALID", "VTPM", params[1]}, id);
+    if (call.method == "VTPM.get_uuid" && knows_vtpm_uuids_) return success(vtpm->second.uuid, id);
     if (call.method == "VTPM.get_contents") return success(vtpm->second.contents, id);
     if (call.method == "VTPM.set_contents") {
       vtpm->second.contents = params[2];

@@ -2,6 +2,7 @@
 // decides otherwise, call by call, and remembers every byte it was sent.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -46,6 +47,10 @@ struct Reaction {
   static Reaction close() { return {Kind::close, {}}; }
   static Reaction act_close() { return {Kind::act_close, {}}; }
   static Reaction hang() { return {Kind::hang, {}}; }
+  /// The regular answer, late.
+  static Reaction after(std::chrono::milliseconds delay) { return {Kind::regular, {}, 0, delay}; }
+  /// The regular answer, so many bytes at a time.
+  static Reaction in_pieces(std::size_t piece) { return {Kind::regular, {}, piece}; }
 };
 
 struct FakeVm {
@@ -65,15 +70,19 @@ class FakeXapi {
   /// Sessions of earlier starts are not known any more.
   void start(int backlog = 64);
 
-  /// Called for every call, on the thread of its connection, with the lock held that guards the state below;
-  /// returns nullopt for the regular answer. Reactions to one call only are made with react().
-  std::function<std::optional<Reaction>(const SeenCall&)> rule;
+  /// `rule` is asked about every call, on the thread of its connection; nullopt means the regular answer.
+  using Rule = std::function<std::optional<Reaction>(const SeenCall&)>;
+  void set_rule(Rule rule);
   /// The next calls of `method` are treated so, one reaction each.
   void react(const std::string& method, std::vector<Reaction> reactions);
 
   void add_vm(const Uuid& vm, const Uuid& vtpm, std::string contents);
   /// The VM's vTPM is replaced by another, as a snapshot revert does.
   void replace_vtpm(const Uuid& vm, const Uuid& vtpm, std::string contents);
+  void remove_vm(const Uuid& vm);
+  void set_vtpms(const Uuid& vm, std::vector<std::string> references);
+  FakeVm vm(const Uuid& vm);
+  void hide_vtpm_uuids();
   std::string contents(const Uuid& vtpm);
   void set_contents(const Uuid& vtpm, std::string contents);
   void change_references();
@@ -84,12 +93,6 @@ class FakeXapi {
   std::size_t count(std::string_view method);
   void forget();
   unsigned connections() const { return peer_ ? peer_->accepted() : 0; }
-  net::testing::ScriptedPeer& peer() { return *peer_; }
-
-  std::mutex mutex;
-  std::map<std::string, FakeVm> vms;      ///< by uuid
-  std::map<std::string, FakeVtpm> vtpms;  ///< by reference
-  bool knows_vtpm_uuids = true;
 
  private:
   void serve(net::testing::PeerConnection& connection);
@@ -97,7 +100,12 @@ class FakeXapi {
   std::string regular_answer(const SeenCall& call, const std::string& id);
   std::string new_reference();
 
-  std::string path_;
+  const std::string path_;
+  std::mutex mutex_;                       ///< guards all that follows but the peer
+  std::map<std::string, FakeVm> vms_;      ///< by uuid
+  std::map<std::string, FakeVtpm> vtpms_;  ///< by reference
+  bool knows_vtpm_uuids_ = true;
+  Rule rule_;
   std::map<std::string, std::vector<Reaction>> planned_;
   std::vector<SeenCall> seen_;
   std::string session_;
