@@ -181,6 +181,7 @@ class SimFile final : public File {
     if (epoch_ != disk_->epoch) return fault(EIO);
     if (error != 0) {
       // Even the write in which power fails may have got anywhere; crash() decides what of it is left.
+      if (disk_->stopped() && disk_->operations > disk_->stop_operation) return fault(error);
       node_->write(offset, std::span(all).first(disk_->below(all.size() + 1)));
       return fault(error);
     }

@@ -19,77 +19,104 @@ constexpr std::uint64_t everywhere = ~std::uint64_t{0};
 }  // namespace
 
 Result<> Store::Impl::open() {
-  if (auto opened = open_files(); !opened) return opened;
-  std::array<Headers, 2> headers;
-  for (std::size_t i = 0; i < 2; ++i) {
-    auto read = read_headers(*files[i].file);
-    if (!read) return std::unexpected(read.error());
-    headers[i] = *read;
-    if (const FileHeader* best = headers[i].best()) {
-      files[i].header = *best;
-      highest_generation = std::max(highest_generation, best->generation);
-      highest_sequence = std::max(highest_sequence, best->highest_sequence);
-    }
-  }
-
+  auto headers = open_files();
+  if (!headers) return std::unexpected(headers.error());
   // The highest generation first; of the other file only the header counts once this one is complete.
   const std::size_t newer = files[1].header.generation > files[0].header.generation ? 1 : 0;
-  bool records_seen = false;
+  bool lost = false;
   for (const std::size_t candidate : {newer, 1 - newer}) {
-    if (headers[candidate].best() == nullptr) continue;
     active = candidate;
+    if ((*headers)[active].best() == nullptr) {
+      lost = true;
+      continue;
+    }
     index = {};
-    std::vector<Record> removals;  // of the batches that are perhaps not durable yet
-    if (auto synced = current().file->sync_all(); !synced) return synced;
-    auto scan = scan_file(
-        *current().file, current().header, [&](const Record& r, std::span<const std::byte> payload) {
-          std::array<std::uint32_t, 3> sizes{};
-          if (r.type == RecordType::contents) {
-            const auto values = *unpack_contents(as_text(payload));
-            for (std::size_t i = 0; i < 3; ++i) sizes[i] = static_cast<std::uint32_t>(values[i].size());
-          }
-          largest_copy = std::max(largest_copy, Index::copy_bytes(r.payload_size));
-          index.apply(r, sizes);
-          if (!r.resumed && (removals.empty() || removals.back().batch_start != r.batch_start))
-            removals.clear();
-          if (r.type == RecordType::removed || r.type == RecordType::released) removals.push_back(r);
-        });
+    std::vector<Record> removals;
+    auto scan = replay(removals);
     if (!scan) return std::unexpected(scan.error());
     highest_sequence = std::max(highest_sequence, scan->highest_sequence);
-    records_seen = records_seen || scan->records != 0;
+    lost = lost || scan->records != 0;
+    if (!scan->complete && scan->unreadable_blocks != 0) {
+      return std::unexpected(Error{Errc::io, 0, "journal: cannot tell whether a file is complete"});
+    }
     if (!scan->complete) continue;
     write_position = scan->end;
-    if (auto judged = judge(headers[active], *scan); !judged) return judged;
+    judge((*headers)[active], (*headers)[1 - active], *scan);
     if (auto resumed = resume(*scan, removals); !resumed) return resumed;
     return report_live();
   }
-  return start_afresh(records_seen);
+  return start_afresh(lost);
 }
 
-Result<> Store::Impl::open_files() {
-  bool created = false;
+/// Opens both files, creates what is missing, and reads the headers.
+Result<std::array<Headers, 2>> Store::Impl::open_files() {
+  std::array<Headers, 2> headers;
+  std::array<bool, 2> missing{};
   for (std::size_t i = 0; i < 2; ++i) {
     JournalFile& file = files[i];
     file.name = i == 0 ? "a" : "b";
     auto opened = dir->open_file(file.name, Directory::Mode::open_existing);
-    if (!opened && opened.error().code == Errc::not_found) {
-      opened = dir->open_file(file.name, Directory::Mode::create_new);
-      created = true;
+    missing[i] = !opened && opened.error().code == Errc::not_found;
+    if (missing[i]) continue;
+    if (!opened) return std::unexpected(opened.error());
+    file.file = std::move(*opened);
+    // So that a header that is only in the page cache is never what the safety of the other copy rests on.
+    if (auto synced = file.file->sync_all(); !synced) return std::unexpected(synced.error());
+    auto read = read_headers(*file.file);
+    if (!read) return std::unexpected(read.error());
+    headers[i] = *read;
+    file.safe_copy = read->safe();
+    if (const FileHeader* best = headers[i].best()) {
+      file.header = *best;
+      highest_generation = std::max(highest_generation, best->generation);
+      highest_sequence = std::max(highest_sequence, best->highest_sequence);
+    }
+  }
+  recovery.created = missing[0] && missing[1];
+  for (const std::size_t i : {std::size_t{1}, std::size_t{0}}) {
+    if (!missing[i]) {
+      if (auto sized = ensure_size(files[i]); !sized) return std::unexpected(sized.error());
+      continue;
+    }
+    // The last file of a new journal is made complete; one that replaces a lost one must not seem so.
+    if (auto made = create(files[i], recovery.created && i == 0); !made) return std::unexpected(made.error());
+    headers[i].copies = {files[i].header, files[i].header};
+    recreated = !recovery.created;
+  }
+  return headers;
+}
+
+/// Under another name, until everything in it is durable: a file of the journal has had a good header from
+/// its first moment, through any crash.
+Result<> Store::Impl::create(JournalFile& file, bool complete) {
+  const std::string temporary = file.name + ".new";
+  const auto make = [&]() -> Result<> {
+    auto opened = dir->open_file(temporary, Directory::Mode::create_new);
+    if (!opened && opened.error().code == Errc::busy) {
+      if (auto gone = dir->unlink(temporary); !gone) return gone;
+      opened = dir->open_file(temporary, Directory::Mode::create_new);
     }
     if (!opened) return std::unexpected(opened.error());
     file.file = std::move(*opened);
-    auto size = file.file->size();
-    if (!size) return std::unexpected(size.error());
-    file.size = *size / block * block;
-  }
-  for (JournalFile& file : files) {
     if (auto sized = ensure_size(file); !sized) return sized;
-  }
-  return created ? dir->sync() : Result<>();
+    if (auto begun = begin_generation(file); !begun) return begun;
+    if (complete) {
+      if (auto completed = complete_twice(file, data_start); !completed) return completed;
+    }
+    if (auto synced = file.file->sync_all(); !synced) return synced;
+    if (auto renamed = dir->rename(temporary, file.name); !renamed) return renamed;
+    return dir->sync();
+  };
+  auto made = make();
+  if (!made) (void)dir->unlink(temporary);
+  return made;
 }
 
 /// Real zeros, so that the blocks exist: later writes need no space, and syncing them no metadata.
 Result<> Store::Impl::ensure_size(JournalFile& file) {
+  auto size = file.file->size();
+  if (!size) return std::unexpected(size.error());
+  file.size = *size / block * block;
   if (file.size >= options.size) return {};
   const std::vector<std::byte> zeros(limits::journal_zero);
   Result<> done;
@@ -104,21 +131,32 @@ Result<> Store::Impl::ensure_size(JournalFile& file) {
     return done;
   }
   // A file that holds a journal already goes on with the size it has.
-  if (file.size >= 16 * block) {
-    log.log(LogLevel::warning, "journal-not-enlarged",
-            {{"file", file.name}, {"error", done.error().message}});
-    return {};
-  }
-  return done;
+  if (file.size < smallest_size) return done;
+  log.log(LogLevel::warning, "journal-not-enlarged", {{"file", file.name}, {"error", done.error().message}});
+  return {};
 }
 
-/// No file can be replayed: there was no journal, or nothing readable is left of it.
+Result<Scan> Store::Impl::replay(std::vector<Record>& removals) {
+  return scan_file(*current().file, current().header,
+                   [&](const Record& r, std::span<const std::byte> payload) {
+                     std::array<std::uint32_t, 3> sizes{};
+                     if (r.type == RecordType::contents) {
+                       const auto values = *unpack_contents(as_text(payload));
+                       for (std::size_t i = 0; i < 3; ++i)
+                         sizes[i] = static_cast<std::uint32_t>(values[i].size());
+                     }
+                     largest_copy = std::max(largest_copy, Index::copy_bytes(r.payload_size));
+                     index.apply(r, sizes);
+                     // Only those of the last batch will be asked for.
+                     if (!r.resumed && (removals.empty() || removals.back().batch_start != r.batch_start))
+                       removals.clear();
+                     if (r.type == RecordType::removed || r.type == RecordType::released)
+                       removals.push_back(r);
+                   });
+}
+
+/// No file can be replayed: a crash cut off the creation, or nothing readable is left.
 Result<> Store::Impl::start_afresh(bool lost) {
-  for (JournalFile& file : files) {
-    auto blank = is_blank(*file.file);
-    if (!blank) return std::unexpected(blank.error());
-    lost = lost || !*blank;
-  }
   recovery.created = !lost;
   index = {};
   if (lost) {
@@ -127,25 +165,24 @@ Result<> Store::Impl::start_afresh(bool lost) {
     for (const JournalFile& file : files) quarantine(file, 0, file.size);
     log.log(LogLevel::error, "journal-lost", {{"quarantined-bytes", recovery.quarantined_bytes}});
   }
-  active = 1;  // so that the first generation goes to `a`
+  active = 1;
   if (auto switched = switch_files(); !switched) return switched;
-  if (!lost) zero_from = 0;
   return report_live();
 }
 
-/// Counts and keeps what is damaged in the current file and doubts what may have been replaced there.
-Result<> Store::Impl::judge(const Headers& headers, const Scan& scan) {
+/// Counts and keeps what is damaged in the current file, and doubts what may have been replaced there.
+void Store::Impl::judge(const Headers& own, const Headers& others, const Scan& scan) {
   recovery.torn = scan.torn;
-  const auto damaged = [this](std::uint64_t from, std::uint64_t to) {
+  const auto damaged = [this](const JournalFile& file, std::uint64_t from, std::uint64_t to) {
     ++recovery.corrupt_records;
-    quarantine(current(), from, to);
+    quarantine(file, from, to);
   };
   for (std::size_t i = 0; i < 2; ++i) {
-    const bool good = headers.copies[i] && headers.copies[i]->generation == current().header.generation;
-    if (!good) damaged(i * block, (i + 1) * block);
+    const bool good = own.copies[i] && own.copies[i]->generation == current().header.generation;
+    if (!good) damaged(current(), i * block, (i + 1) * block);
   }
   for (const Damage& damage : scan.damage) {
-    damaged(damage.from, damage.to);
+    damaged(current(), damage.from, damage.to);
     if (damage.lost && damage.lost->is_entry()) {
       const Record& lost = *damage.lost;
       const bool contents = lost.type == RecordType::contents;
@@ -156,22 +193,16 @@ Result<> Store::Impl::judge(const Headers& headers, const Scan& scan) {
       index.suspect_before(damage.from);  // before `complete` each slot stands once, nothing is older
     }
   }
-  // A file keeps a good header through any crash. One without may have been the newer of the two.
-  if (auto others = read_headers(*other().file); !others || others->best() == nullptr) {
-    auto blank = is_blank(*other().file);
-    if (!blank) return std::unexpected(blank.error());
-    if (!*blank) {
-      ++recovery.corrupt_records;
-      quarantine(other(), 0, other().size);
-      index.suspect_before(everywhere);
-    }
+  // A file without a header, or none at all, is never the trace of a crash: it may have been the newer one.
+  const bool other_lost = others.best() == nullptr;
+  if (other_lost || (recreated && index.entries() != 0)) {
+    damaged(other(), 0, other_lost ? other().size : 0);
+    index.suspect_before(everywhere);
   }
-  if (recovery.corrupt_records != 0) {
-    highest_sequence += damage_gap;
-    log.log(LogLevel::error, "journal-damaged",
-            {{"places", recovery.corrupt_records}, {"quarantined-bytes", recovery.quarantined_bytes}});
-  }
-  return {};
+  if (recovery.corrupt_records == 0) return;
+  highest_sequence += damage_gap;
+  log.log(LogLevel::error, "journal-damaged",
+          {{"places", recovery.corrupt_records}, {"quarantined-bytes", recovery.quarantined_bytes}});
 }
 
 /// Makes certain that everything in the index is durable, and that no damage is carried on.
@@ -255,6 +286,7 @@ void Store::Impl::quarantine(const JournalFile& from, std::uint64_t begin, std::
   const std::uint64_t salt = from.header.generation == 0 ? random_salt() : from.header.salt;
   const std::string name = from.name + "-" + std::to_string(from.header.generation) + "-" +
                            std::to_string(salt) + "-" + std::to_string(begin) + "-" + std::to_string(end);
+  if (begin == end) return;
   const auto keep = [&]() -> Result<> {
     auto place = dir->open_dir("quarantine", true);
     if (!place) return std::unexpected(place.error());

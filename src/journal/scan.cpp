@@ -69,7 +69,8 @@ class Scanner {
         return std::unexpected(skipped.error());
       }
     }
-    if (bad_from_ != 0 && batch_end_ > bad_from_) add_bad(batch_end_);  // the last batch lacks its end
+    if (bad_from_ != 0 && batch_end_ > bad_from_)
+      add_bad(batch_end_, batch_start_);  // the last batch lacks its end
     finish();
     return std::move(scan_);
   }
@@ -84,7 +85,7 @@ class Scanner {
 
   Result<> take(const Record& r) {
     if (r.batch_start != batch_start_) begin_batch(r);
-    if (bad_from_ != 0) add_bad(position_);
+    if (bad_from_ != 0) add_bad(position_, batch_start_);
     auto bytes = window_.at(position_, r.padded_size());
     if (!bytes) return std::unexpected(bytes.error());
     const auto payload = bytes->subspan(r.header_size(), r.payload_size);
@@ -114,7 +115,16 @@ class Scanner {
   /// Whatever could not be read since bad_from_ is missing: from the end of the batch before, up to this
   /// one, and perhaps at its front.
   void begin_batch(const Record& r) {
-    if (bad_from_ != 0 && bad_from_ < r.batch_start) add_bad(r.batch_start);
+    // A switch writes `complete` twice, with one sync: a crash may spoil either, which is no damage then.
+    const bool second = r.type == RecordType::complete && r.copied;
+    if (second && scan_.complete_at == batch_start_) {
+      for (Bad& bad : bad_) bad.batch = bad.batch == batch_start_ ? r.batch_start : bad.batch;
+    }
+    if (bad_from_ != 0 && bad_from_ < r.batch_start) {
+      const bool first_lost =
+          second && bad_from_ == round_up(batch_end_, block) && bad_from_ + block == r.batch_start;
+      add_bad(r.batch_start, first_lost ? r.batch_start : batch_start_);
+    }
     if (position_ > r.batch_start) bad_from_ = r.batch_start;
     if (r.resumed) {
       std::erase_if(bad_, [this](const Bad& bad) { return bad.batch == batch_start_; });
@@ -150,18 +160,20 @@ class Scanner {
     return {};
   }
 
-  /// Closes the bad range that began at bad_from_, in the batch under way.
-  void add_bad(std::uint64_t to) {
-    if (bad_from_ < to) bad_.push_back({{bad_from_, to, {}, true}, batch_start_});
+  /// Closes the bad range that began at bad_from_.
+  void add_bad(std::uint64_t to, std::uint64_t batch) {
+    if (bad_from_ < to) bad_.push_back({{bad_from_, to, {}, true}, batch});
     bad_from_ = 0;
   }
 
-  /// Tells what a crash cut off from damage: only in the last batch, and only while nothing shows that the
-  /// batch was durable. Anything before it was synced before it was written.
+  /// Tells what a crash cut off from damage: only in the last batch. Anything before it was synced before it
+  /// was written; but it was not, as far as anybody knows, synced itself.
   void finish() {
     scan_.end = std::max(scan_.end, round_up(batch_end_, block));
     scan_.end = std::min(scan_.end, size_);
-    const bool proven = sealed_ || batch_start_ < data_start;
+    const bool broken =
+        std::any_of(bad_.begin(), bad_.end(), [this](const Bad& bad) { return bad.batch == batch_start_; });
+    const bool proven = (sealed_ && !broken) || batch_start_ < data_start;
     if (!proven) scan_.unproven_from = unproven_from_;
     for (auto& [damage, batch] : bad_) {
       if (!proven && batch == batch_start_)
@@ -174,6 +186,7 @@ class Scanner {
                                       [at](const Damage& d) { return d.from < at + block && at < d.to; });
       if (!within) scan_.damage.push_back({at, std::min(at + block, size_), {}, !proven || at < scan_.end});
     }
+    scan_.unreadable_blocks = window_.unreadable().size();
     std::sort(scan_.damage.begin(), scan_.damage.end(),
               [](const Damage& a, const Damage& b) { return a.from < b.from; });
   }
@@ -214,13 +227,20 @@ const FileHeader* Headers::best() const {
   return best;
 }
 
+std::size_t Headers::safe() const {
+  if (!copies[0] || !copies[1]) return copies[0] ? 0 : 1;
+  return copies[0]->generation <= copies[1]->generation ? 0 : 1;
+}
+
 Result<Headers> read_headers(File& file) {
   Headers headers;
   std::optional<Error> error;
   unsigned failed = 0;
   for (std::size_t i = 0; i < 2; ++i) {
     std::array<std::byte, block> bytes{};
-    if (auto got = file.read_at(i * block, bytes); !got) {
+    auto got = file.read_at(i * block, bytes);
+    if (!got) got = file.read_at(i * block, bytes);  // a failure that passes is not damage
+    if (!got) {
       error = got.error();
       ++failed;
       continue;
@@ -229,18 +249,6 @@ Result<Headers> read_headers(File& file) {
   }
   if (failed == 2) return std::unexpected(*error);
   return headers;
-}
-
-Result<bool> is_blank(File& file) {
-  auto size = file.size();
-  if (!size) return std::unexpected(size.error());
-  std::vector<std::byte> buffer(limits::journal_zero);
-  for (std::uint64_t at = data_start; at < *size; at += buffer.size()) {
-    auto got = file.read_at(at, buffer);
-    if (!got) return std::unexpected(got.error());
-    if (!all_zero(std::span(buffer).first(*got))) return false;
-  }
-  return true;
 }
 
 Result<Record> read_record(File& file, const FileHeader& header, std::uint64_t position, std::uint64_t size,

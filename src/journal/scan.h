@@ -39,6 +39,7 @@ struct Scan {
   /// 0 = there is proof.
   std::uint64_t unproven_from = 0;
   std::uint64_t records = 0;
+  std::uint64_t unreadable_blocks = 0;
   Sequence highest_sequence = 0;  ///< of all records
 };
 
@@ -52,11 +53,11 @@ struct Headers {
   std::array<std::optional<FileHeader>, 2> copies;
   /// The copy with the higher generation; nullptr if both are damaged.
   const FileHeader* best() const;
+  /// Which copy must outlive the writing of the other: the good one; of two, the older, because a newer one
+  /// need not be durable.
+  std::size_t safe() const;
 };
 Result<Headers> read_headers(File& file);
-
-/// Whether all bytes after the header blocks are zero.
-Result<bool> is_blank(File& file);
 
 /// Reads the record at `position` whole and checks all of it, payload included; Errc::corrupt unless it is
 /// the record with this sequence. `bytes` receives header and payload.

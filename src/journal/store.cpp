@@ -281,8 +281,7 @@ Store::~Store() = default;
 
 Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Directory> dir, Options options,
                                            std::function<std::uint64_t()> random_salt, Logger& log) {
-  constexpr std::uint64_t smallest = 16 * block;
-  if (options.size % block != 0 || options.size < smallest || options.size > options.max_size) {
+  if (options.size % block != 0 || options.size < smallest_size || options.size > options.max_size) {
     return std::unexpected(Error::invalid("journal: size is not a multiple of 4 KiB within its bounds"));
   }
   auto impl = std::make_unique<Impl>(std::move(dir), options, std::move(random_salt), log);

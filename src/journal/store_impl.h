@@ -26,11 +26,15 @@
 
 namespace guard::journal {
 
+/// Both headers, two `complete` records, and room for something to happen.
+inline constexpr std::uint64_t smallest_size = 16 * block;
+
 struct JournalFile {
   std::string name;
   std::unique_ptr<File> file;
   std::uint64_t size = 0;  ///< whole blocks only
   FileHeader header;
+  std::size_t safe_copy = 1;  ///< of the header: known to be durable, if any is
   bool bad = false;
 };
 
@@ -45,10 +49,12 @@ struct Store::Impl {
 
   // --- recovery.cpp ---
   Result<> open();
-  Result<> open_files();
+  Result<std::array<Headers, 2>> open_files();
+  Result<> create(JournalFile& file, bool complete);
   Result<> ensure_size(JournalFile& file);
+  Result<Scan> replay(std::vector<Record>& removals);
   Result<> start_afresh(bool lost);
-  Result<> judge(const Headers& headers, const Scan& scan);
+  void judge(const Headers& own, const Headers& others, const Scan& scan);
   Result<> resume(const Scan& scan, const std::vector<Record>& removals);
   Result<> report_live();
   void quarantine(const JournalFile& from, std::uint64_t begin, std::uint64_t end);
@@ -97,6 +103,7 @@ struct Store::Impl {
   Sequence highest_sequence = 0;
   Index index;
   std::uint64_t largest_copy = 0;  ///< of one entry, in this generation
+  bool recreated = false;          ///< one of the files was missing
   bool sealed = true;              ///< nothing was committed since the last `complete` record
   bool blocked = false;            ///< a switch was necessary and failed; only revive() tries again
   std::uint64_t zero_from = 0;     ///< where zeroing the other file goes on; 0 = nothing to do

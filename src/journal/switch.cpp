@@ -1,11 +1,11 @@
 // Switching between the two files: everything live is copied, then the old file is zeroed.
 //
 // What is on the disk after a crash at each step (the other file is B, the current one A, generation g):
-//   1. header copy 1 of B, generation g+1; sync   B: one good header at least, no `complete`; A is replayed
-//   2. header copy 2 and the live entries; sync   the same
-//   3. `complete`, twice, in two blocks; sync     B is replayed from here on, A never again
-// Step 1 is synced alone so that at no time both headers of a file can be lost in a crash: a file without any
-// is damage, never the trace of a crash.
+//   1. one copy of B's header, generation g+1; sync   B: a good header, no `complete`; A is replayed
+//   2. the other copy and the live entries; sync      the same
+//   3. `complete`, twice, in two blocks; sync         B is replayed from here on, A never again
+// Step 1 is synced alone, and writes the copy that is not known to be good, so that at no time both can be
+// lost in a crash: a file without a good header is damage, never the trace of a crash.
 #include <cassert>
 
 #include "journal/store_impl.h"
@@ -69,10 +69,12 @@ Result<> Store::Impl::begin_generation(JournalFile& target) {
   target.header = {++highest_generation, random_salt(), highest_sequence};
   const auto bytes = encode(target.header);
   const std::span<const std::byte> copy = bytes;
-  auto written = target.file->write_at(0, {&copy, 1});
+  const std::size_t first = 1 - target.safe_copy;
+  auto written = target.file->write_at(first * block, {&copy, 1});
   if (written) written = target.file->sync_data();
-  if (written) written = target.file->write_at(block, {&copy, 1});
-  return written;
+  if (!written) return written;
+  target.safe_copy = first;
+  return target.file->write_at((1 - first) * block, {&copy, 1});
 }
 
 /// Twice, because the whole file hangs on it: one bad sector must not make it look unfinished.
@@ -80,6 +82,7 @@ Result<> Store::Impl::complete_twice(JournalFile& target, std::uint64_t position
   for (int i = 0; i < 2; ++i, position += block) {
     Record complete;
     complete.type = RecordType::complete;
+    complete.copied = true;
     Batch only;
     only.add(complete, {});
     if (auto written = only.write(*target.file, position, target.header.salt); !written) return written;
