@@ -1,0 +1,277 @@
+#include "upstream/upstream_contract.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "base/limits.h"
+#include "net/scripted_peer.h"
+#include "wire/vtpm_contents.h"
+
+namespace guard::upstream::testing {
+namespace {
+
+using Kind = Outcome::Kind;
+using net::testing::run_until;
+
+struct Recorded final : UpstreamEvents {
+  std::vector<Epoch> ended;
+  int signs = 0;
+  void session_ended(Epoch epoch) override { ended.push_back(epoch); }
+  void sign_of_life() override { ++signs; }
+};
+
+SlotWrite write_of(Slot slot, std::string value, std::vector<Digest> known = {}) {
+  return {slot, 1, Value(std::move(value)), Uuid(), std::move(known), false};
+}
+
+class UpstreamContract : public ::testing::TestWithParam<BackendFactory> {
+ protected:
+  UpstreamContract() : backend(GetParam().make()), vm(backend->vm(0)) {
+    backend->upstream().set_events(&events);
+  }
+
+  Delivery delivery_of(std::vector<SlotWrite> writes) {
+    return {{vm, Device::vtpm}, std::move(writes), {}, 0, false};
+  }
+  Delivery based(std::vector<SlotWrite> writes, const Outcome& last) {
+    return {{vm, Device::vtpm}, std::move(writes), last.contents, last.epoch, false};
+  }
+  Outcome deliver(Delivery delivery) {
+    std::optional<Outcome> outcome;
+    backend->upstream().deliver(std::move(delivery), [&outcome](Outcome got) {
+      EXPECT_FALSE(outcome) << "exactly once";
+      outcome = std::move(got);
+    });
+    EXPECT_TRUE(run_until(backend->loop(), [&outcome] { return outcome.has_value(); }));
+    return outcome ? std::move(*outcome) : Outcome{};
+  }
+  Fetched fetch(const Uuid& owner) {
+    std::optional<Fetched> fetched;
+    backend->upstream().fetch({owner, Device::vtpm}, [&fetched](Fetched got) { fetched = std::move(got); });
+    EXPECT_TRUE(run_until(
+        backend->loop(), [&fetched] { return fetched.has_value(); },
+        limits::read_patience + std::chrono::seconds(2)));
+    return fetched ? std::move(*fetched) : Fetched{};
+  }
+  Outcome probe() {
+    std::optional<Outcome> outcome;
+    backend->upstream().probe([&outcome](Outcome got) { outcome = std::move(got); });
+    EXPECT_TRUE(run_until(backend->loop(), [&outcome] { return outcome.has_value(); }));
+    return outcome ? std::move(*outcome) : Outcome{};
+  }
+
+  std::unique_ptr<ContractBackend> backend;
+  const Uuid vm;
+  Recorded events;
+};
+
+TEST_P(UpstreamContract, ANewDeviceIsEmptyAndThatIsCertain) {
+  const Fetched fetched = fetch(vm);
+  ASSERT_EQ(fetched.kind, Kind::delivered) << fetched.reason;
+  EXPECT_EQ(fetched.contents.slots, Contents().slots);
+  EXPECT_EQ(fetched.contents.vtpm, backend->vtpm(0));
+  EXPECT_GT(fetched.epoch, 0u);
+}
+
+TEST_P(UpstreamContract, WhatWasDeliveredStandsThereAndIsRead) {
+  const Outcome outcome =
+      deliver(delivery_of({write_of(Slot::permall, "P"), write_of(Slot::volatilestate, "V")}));
+  ASSERT_EQ(outcome.kind, Kind::delivered) << outcome.reason;
+  EXPECT_GT(outcome.epoch, 0u);
+  ASSERT_TRUE(outcome.contents);
+  EXPECT_EQ(backend->stored(vm), "P  V");
+  const Fetched fetched = fetch(vm);
+  ASSERT_EQ(fetched.kind, Kind::delivered);
+  EXPECT_EQ(fetched.contents.slots, outcome.contents->slots);
+  EXPECT_EQ(fetched.contents.vtpm, outcome.contents->vtpm);
+  EXPECT_EQ(fetched.epoch, outcome.epoch);
+}
+
+TEST_P(UpstreamContract, SlotsThatAreNotWrittenStayAsTheyAre) {
+  backend->store(vm, "P S V");
+  EXPECT_EQ(deliver(delivery_of({write_of(Slot::savestate, "new")})).kind, Kind::delivered);
+  EXPECT_EQ(backend->stored(vm), "P new V");
+  EXPECT_EQ(deliver(delivery_of({write_of(Slot::volatilestate, "")})).kind, Kind::delivered);
+  EXPECT_EQ(backend->stored(vm), "P new ");
+}
+
+TEST_P(UpstreamContract, OwnersAreApart) {
+  EXPECT_EQ(deliver(delivery_of({write_of(Slot::permall, "P")})).kind, Kind::delivered);
+  const Fetched other = fetch(backend->vm(1));
+  ASSERT_EQ(other.kind, Kind::delivered);
+  EXPECT_TRUE(other.contents[Slot::permall].empty());
+  EXPECT_EQ(other.contents.vtpm, backend->vtpm(1));
+}
+
+TEST_P(UpstreamContract, ADeliveryMergesIntoTheBaseItIsGiven) {
+  const Outcome first = deliver(delivery_of({write_of(Slot::permall, "1")}));
+  ASSERT_EQ(first.kind, Kind::delivered);
+  const Outcome second = deliver(based({write_of(Slot::savestate, "S")}, first));
+  ASSERT_EQ(second.kind, Kind::delivered) << second.reason;
+  EXPECT_EQ(second.epoch, first.epoch);
+  EXPECT_EQ(backend->stored(vm), "1 S ");
+}
+
+TEST_P(UpstreamContract, ABaseOfNoOrAnotherSessionIsStaleAndNothingIsWritten) {
+  const Outcome first = deliver(delivery_of({write_of(Slot::permall, "1")}));
+  Delivery delivery = based({write_of(Slot::permall, "2")}, first);
+  for (const Epoch epoch : {first.epoch + 1, Epoch{0}}) {
+    delivery.base_epoch = epoch;
+    EXPECT_EQ(deliver(delivery).kind, Kind::stale);
+  }
+  EXPECT_EQ(backend->stored(vm), "1  ");
+}
+
+TEST_P(UpstreamContract, SomebodyElsesValueIsNotOverwritten) {
+  backend->store(vm, "mine  ");
+  const Digest known = digest_of("mine");
+  EXPECT_EQ(deliver(delivery_of({write_of(Slot::permall, "next", {known})})).kind, Kind::delivered);
+  backend->store(vm, "foreign S ");
+  const SlotWrite write = write_of(Slot::permall, "again", {known, digest_of("next")});
+  EXPECT_EQ(deliver(delivery_of({write, write_of(Slot::savestate, "T")})).kind, Kind::conflict);
+  EXPECT_EQ(backend->stored(vm), "foreign S ");
+  SlotWrite forced = write;
+  forced.force = true;
+  EXPECT_EQ(deliver(delivery_of({forced})).kind, Kind::delivered);
+  EXPECT_EQ(backend->stored(vm), "again S ");
+}
+
+TEST_P(UpstreamContract, AnUpstreamThatWentBackIsWrittenTo) {
+  SlotWrite write = write_of(Slot::permall, "new", {digest_of("older"), digest_of("old")});
+  backend->store(vm, "older  ");
+  EXPECT_EQ(deliver(delivery_of({write})).kind, Kind::delivered);
+  backend->store(vm, "");
+  EXPECT_EQ(deliver(delivery_of({write})).kind, Kind::delivered);
+  EXPECT_EQ(backend->stored(vm), "new  ");
+}
+
+TEST_P(UpstreamContract, AValueMadeUnderAnotherVtpmIsNotWritten) {
+  SlotWrite write = write_of(Slot::permall, "new");
+  write.vtpm = backend->vtpm(1);
+  if (backend->vtpm(0).is_nil()) GTEST_SKIP() << "this upstream knows no vTPMs";
+  EXPECT_EQ(deliver(delivery_of({write})).kind, Kind::conflict);
+  write.vtpm = backend->vtpm(0);
+  EXPECT_EQ(deliver(delivery_of({write})).kind, Kind::delivered);
+}
+
+TEST_P(UpstreamContract, AMissingVmIsATroubleOfItsLaneOnly) {
+  const Fetched fetched = fetch(backend->missing_vm());
+  EXPECT_EQ(fetched.kind, Kind::lane);
+  EXPECT_FALSE(fetched.upstream_suspect);
+  Delivery delivery = delivery_of({write_of(Slot::permall, "x")});
+  delivery.owner.vm = backend->missing_vm();
+  const Outcome outcome = deliver(delivery);
+  EXPECT_EQ(outcome.kind, Kind::lane);
+  EXPECT_FALSE(outcome.upstream_suspect);
+  EXPECT_FALSE(outcome.reason.empty());
+}
+
+TEST_P(UpstreamContract, MalformedContentsAreATroubleOfTheLaneAndAreNotOverwritten) {
+  backend->store(vm, "two fields");
+  EXPECT_EQ(fetch(vm).kind, Kind::lane);
+  EXPECT_EQ(deliver(delivery_of({write_of(Slot::permall, "x")})).kind, Kind::lane);
+  EXPECT_EQ(backend->stored(vm), "two fields");
+}
+
+TEST_P(UpstreamContract, ContentsUpToItsLimitAreTakenAndLargerOnesNever) {
+  const std::size_t room = backend->upstream().limits().vtpm_contents;
+  ASSERT_GT(room, 0u);
+  Outcome outcome = deliver(delivery_of({write_of(Slot::permall, std::string(room - 2, 'A'))}));
+  ASSERT_EQ(outcome.kind, Kind::delivered) << outcome.reason;
+  EXPECT_EQ(fetch(vm).contents[Slot::permall].size(), room - 2);
+  outcome = deliver(delivery_of({write_of(Slot::savestate, std::string(1000, 'B'))}));
+  EXPECT_EQ(outcome.kind, Kind::payload) << "what counts is what it is merged into";
+  EXPECT_FALSE(outcome.upstream_suspect);
+  EXPECT_EQ(deliver(delivery_of({write_of(Slot::permall, "a b")})).kind, Kind::payload);
+}
+
+TEST_P(UpstreamContract, AProbeTellsWhetherItAnswers) {
+  EXPECT_EQ(probe().kind, Kind::delivered);
+  backend->go_away();
+  const Outcome away = probe();
+  EXPECT_EQ(away.kind, Kind::transient);
+  EXPECT_FALSE(away.reason.empty());
+  backend->come_back();
+  EXPECT_EQ(probe().kind, Kind::delivered);
+}
+
+TEST_P(UpstreamContract, WhileItIsAwayEverythingIsTransientAndSuspect) {
+  const Outcome first = deliver(delivery_of({write_of(Slot::permall, "1")}));
+  ASSERT_EQ(first.kind, Kind::delivered);
+  backend->go_away();
+  Outcome outcome = deliver(based({write_of(Slot::permall, "2")}, first));
+  EXPECT_EQ(outcome.kind, Kind::transient);
+  EXPECT_TRUE(outcome.upstream_suspect);
+  outcome = deliver(delivery_of({write_of(Slot::permall, "3")}));
+  EXPECT_EQ(outcome.kind, Kind::transient);
+  EXPECT_TRUE(outcome.upstream_suspect);
+  const Fetched fetched = fetch(vm);
+  EXPECT_EQ(fetched.kind, Kind::transient) << "unknown is not empty";
+  EXPECT_TRUE(fetched.upstream_suspect);
+}
+
+TEST_P(UpstreamContract, ANewSessionIsReportedAndMakesBasesStale) {
+  const Outcome first = deliver(delivery_of({write_of(Slot::permall, "1")}));
+  ASSERT_EQ(first.kind, Kind::delivered);
+  backend->go_away();
+  EXPECT_EQ(probe().kind, Kind::transient);
+  const int signs = events.signs;
+  backend->come_back();
+  EXPECT_EQ(probe().kind, Kind::delivered);
+  EXPECT_EQ(events.ended, std::vector<Epoch>{first.epoch});
+  EXPECT_TRUE(run_until(backend->loop(), [&] { return events.signs > signs; })) << "its return is noticed";
+  EXPECT_EQ(deliver(based({write_of(Slot::permall, "2")}, first)).kind, Kind::stale);
+  const Outcome next = deliver(delivery_of({write_of(Slot::permall, "2", {digest_of("1")})}));
+  ASSERT_EQ(next.kind, Kind::delivered);
+  EXPECT_GT(next.epoch, first.epoch);
+}
+
+TEST_P(UpstreamContract, VerifiedDeliveriesAreDeliveries) {
+  Delivery delivery = delivery_of({write_of(Slot::permall, "1")});
+  delivery.verify = true;
+  const Outcome outcome = deliver(delivery);
+  ASSERT_EQ(outcome.kind, Kind::delivered) << outcome.reason;
+  Delivery next = based({write_of(Slot::permall, "2")}, outcome);
+  next.verify = true;
+  EXPECT_EQ(deliver(next).kind, Kind::delivered);
+  EXPECT_EQ(backend->stored(vm), "2  ");
+}
+
+TEST_P(UpstreamContract, AnyDeliveriesLeaveWhatAModelSays) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  Contents model;
+  std::optional<Outcome> last;
+  for (int step = 0; step < 200; ++step) {
+    std::vector<SlotWrite> writes;
+    for (const Slot slot : {Slot::permall, Slot::savestate, Slot::volatilestate}) {
+      if (random() % 2 == 0) continue;
+      const std::size_t size = random() % 5 == 0 ? 0 : random() % 20'000 + 1;
+      writes.push_back(write_of(slot, std::string(size, static_cast<char>('a' + random() % 26))));
+      if (random() % 2 == 0) writes.back().known = {model[slot].digest()};
+      model[slot] = writes.back().value;
+    }
+    if (writes.empty()) continue;
+    Delivery delivery = last && random() % 2 == 0 ? based(writes, *last) : delivery_of(writes);
+    delivery.verify = random() % 8 == 0;
+    const Outcome outcome = deliver(delivery);
+    ASSERT_EQ(outcome.kind, Kind::delivered) << step << ": " << outcome.reason;
+    EXPECT_EQ(outcome.contents->slots, model.slots);
+    last = outcome;
+    if (random() % 10 != 0) continue;
+    const auto stored = wire::unpack_vtpm_contents(backend->stored(vm));
+    ASSERT_TRUE(stored);
+    EXPECT_EQ(stored->slots, model.slots);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, UpstreamContract, ::testing::Values(xapi_backend()),
+                         [](const auto& param_info) { return param_info.param.name; });
+
+}  // namespace
+}  // namespace guard::upstream::testing
