@@ -42,7 +42,7 @@ ConnectionHost::ConnectionHost(Loop& l, ServerLimits lim, Reply large, Server::H
       header_list(deadlines.list(lim.header_deadline)),
       body_list(deadlines.list(lim.body_deadline)),
       linger_list(deadlines.list(limits::linger_deadline)),
-      grace_list(deadlines.list(limits::drain_grace)) {}
+      grace_list(deadlines.list(lim.drain_grace)) {}
 
 Result<std::shared_ptr<Connection>> Connection::open(std::shared_ptr<ConnectionHost> host, int fd,
                                                      std::uint64_t id) {

@@ -63,6 +63,7 @@ struct ServerLimits {
   std::chrono::milliseconds header_deadline = limits::header_deadline;
   std::chrono::milliseconds body_deadline = limits::body_deadline;
   std::chrono::milliseconds idle_deadline = limits::idle_deadline;
+  std::chrono::milliseconds drain_grace = limits::drain_grace;
 };
 
 /// Serves one listening socket. Requests of one connection are handled one after the other, in order; those
@@ -93,7 +94,7 @@ class Server {
   /// Stops accepting and closes idle connections; calls `drained` once every request already received was
   /// answered. New connections stay in the backlog of the socket, which is left open until destruction. A
   /// request of which some bytes have arrived counts as received and may still be completed within its
-  /// deadlines; a connection that has not sent anything yet gets limits::drain_grace to do so. `drained` is
+  /// deadlines; a connection that has not sent anything yet gets `drain_grace` to do so. `drained` is
   /// called on the loop thread, not before drain() has returned, and not at all if the Server is destroyed.
   /// Call it once.
   void drain(std::function<void()> drained);

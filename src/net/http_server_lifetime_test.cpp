@@ -41,10 +41,10 @@ TEST_F(HttpServer, AnIdleConnectionEndsAfterTheIdleDeadline) {
 }
 
 TEST_F(HttpServer, EachRequestStartsTheIdleDeadlineAnew) {
-  start({.header_deadline = never, .body_deadline = never, .idle_deadline = milliseconds(300)});
+  start({.header_deadline = never, .body_deadline = never, .idle_deadline = milliseconds(900)});
   Client client(path());
   for (int i = 0; i < 6; ++i) {
-    std::this_thread::sleep_for(milliseconds(100));
+    std::this_thread::sleep_for(milliseconds(250));
     client.send(get("/a"));
     ASSERT_EQ(client.read(ok("GET /a no length []").size()), ok("GET /a no length []"));
   }
@@ -392,7 +392,7 @@ TEST_F(Draining, AnswersPipelinedRequestsThatHaveArrived) {
 }
 
 TEST_F(Draining, AConnectionThatHasNotSpokenYetGetsAMoment) {
-  start();
+  start({.drain_grace = milliseconds(1000)});
   Client quick(path());
   Client mute(path());
   ASSERT_TRUE(wait_connections(2));
