@@ -341,7 +341,11 @@ class Caller {
       finished_ = true;
       return;
     }
-    if (value_ == delivered_) ++value_;
+    if (value_ == delivered_) {
+      // What stands there is the last value, or, as long as it is not delivered, this one.
+      known_ = {digest_of(value_ == 0 ? "" : std::to_string(value_))};
+      ++value_;
+    }
     Delivery delivery;
     delivery.owner = {vm_of(number_), Device::vtpm};
     delivery.writes = {{Slot::permall, 1, Value(std::to_string(value_)), {}, known_, false}};
@@ -350,8 +354,6 @@ class Caller {
       delivery.base = base_;
       delivery.base_epoch = epoch_;
     }
-    known_.push_back(delivery.writes[0].value.digest());
-    if (known_.size() > limits::known_digests) known_.erase(known_.begin());
     upstream_.deliver(std::move(delivery), [this](Outcome outcome) { ended(std::move(outcome)); });
   }
 
@@ -385,7 +387,7 @@ class Caller {
   bool finished_ = false;
   bool doubt_ = false;
   bool was_in_doubt_ = false;
-  std::vector<Digest> known_{digest_of("")};
+  std::vector<Digest> known_;
   std::optional<Contents> base_;
   Epoch epoch_ = 0;
   std::map<Kind, int> outcomes_;
