@@ -17,7 +17,11 @@
 namespace guard::device {
 namespace {
 
-using namespace net::test;  // sockets and patience
+using net::test::Client;
+using net::test::eventually;
+using net::test::ListeningSocket;
+using net::test::LoopThread;
+using net::test::RecordingLogger;
 using Source = ReadResult::Source;
 
 /// A lane that is only a map in memory; the edge of what is tested here.

@@ -7,7 +7,6 @@
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <cassert>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -34,7 +33,7 @@ struct Server::Impl final : ConnectionHost, Deadlines::Item, std::enable_shared_
   bool accepted(int fd);
   void on_deadline() override { accept_soon(); }
   void log_peer(int fd);
-  void pause_accepting(int error);
+  void pause_accepting(const Error& error);
   void ended(Connection& connection) override;
   void drain(std::function<void()> done);
   void report_drained();
@@ -93,16 +92,16 @@ void Server::Impl::accept_all() {
         listener_ended = true;
         return;
       default:
-        return pause_accepting(errno);
+        return pause_accepting(Error::system("accept", errno));
     }
   }
 }
 
 /// Out of descriptors or memory: clients wait in the backlog until there are some again. Trying at once
 /// would keep the loop busy for nothing.
-void Server::Impl::pause_accepting(int error) {
+void Server::Impl::pause_accepting(const Error& error) {
   if (!accept_paused) {
-    log.log(LogLevel::warning, "accept_paused", {{"socket", label}, {"error", std::strerror(error)}});
+    log.log(LogLevel::warning, "accept_paused", {{"socket", label}, {"error", error.message}});
   }
   accept_paused = true;
   deadlines.start(retry_list, *this, loop.now());
@@ -111,7 +110,7 @@ void Server::Impl::pause_accepting(int error) {
 bool Server::Impl::accepted(int fd) {
   auto connection = Connection::open(shared_from_this(), fd, last_connection + 1);
   if (!connection) {
-    pause_accepting(connection.error().os_errno);
+    pause_accepting(connection.error());
     return false;
   }
   if (std::exchange(accept_paused, false)) log.log(LogLevel::notice, "accept_resumed", {{"socket", label}});

@@ -17,7 +17,17 @@ namespace {
 
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
-using namespace test;  // the fixture and its vocabulary
+using test::Client;
+using test::described;
+using test::eventually;
+using test::get;
+using test::HttpServer;
+using test::ListeningSocket;
+using test::LoopThread;
+using test::ok;
+using test::ok_reply;
+using test::put;
+using test::too_large;
 
 // --- Deadlines
 // ------------------------------------------------------------------------------------------------

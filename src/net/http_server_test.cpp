@@ -16,7 +16,15 @@ namespace guard::net {
 namespace {
 
 using std::chrono::milliseconds;
-using namespace test;  // the fixture and its vocabulary
+using test::Client;
+using test::described;
+using test::get;
+using test::HttpServer;
+using test::ok;
+using test::ok_reply;
+using test::put;
+using test::too_large;
+using test::too_large_text;
 
 // --- Framing
 // ------------------------------------------------------------------------------------------------
