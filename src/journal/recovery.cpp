@@ -23,7 +23,7 @@ Result<> Store::Impl::open() {
   if (!headers) return std::unexpected(headers.error());
   // The highest generation first; of the other file only the header counts once this one is complete.
   const std::size_t newer = files[1].header.generation > files[0].header.generation ? 1 : 0;
-  bool lost = false;
+  bool lost = recreated;
   for (const std::size_t candidate : {newer, 1 - newer}) {
     active = candidate;
     if ((*headers)[active].best() == nullptr) {
@@ -73,13 +73,14 @@ Result<std::array<Headers, 2>> Store::Impl::open_files() {
     }
   }
   recovery.created = missing[0] && missing[1];
-  for (const std::size_t i : {std::size_t{1}, std::size_t{0}}) {
+  // `a` is durable, and complete, before `b` exists: so of one file alone only `b` can tell of a loss.
+  for (std::size_t i = 0; i < 2; ++i) {
     if (!missing[i]) {
       if (auto sized = ensure_size(files[i]); !sized) return std::unexpected(sized.error());
       continue;
     }
-    // The last file of a new journal is made complete; one that replaces a lost one must not seem so.
-    if (auto made = create(files[i], recovery.created && i == 0); !made) return std::unexpected(made.error());
+    const bool complete = recovery.created && i == 0;
+    if (auto made = create(files[i], complete); !made) return std::unexpected(made.error());
     headers[i].copies = {files[i].header, files[i].header};
     recreated = !recovery.created;
   }
