@@ -72,10 +72,11 @@ void XapiSession::set_waiter_timer() {
 
 void XapiSession::expire_waiters() {
   const Time now = loop_.now();
-  const auto late = std::stable_partition(waiters_.begin(), waiters_.end(),
-                                          [now](const Waiter& waiter) { return waiter.deadline > now; });
-  std::vector<Waiter> given_up(std::make_move_iterator(late), std::make_move_iterator(waiters_.end()));
-  waiters_.erase(late, waiters_.end());
+  std::vector<Waiter> given_up, others;
+  for (Waiter& waiter : waiters_) {
+    (waiter.deadline <= now ? given_up : others).push_back(std::move(waiter));
+  }
+  waiters_ = std::move(others);
   set_waiter_timer();
   const Failure failure{Failure::Kind::transient, "session.login_with_password: no answer in time", true};
   for (Waiter& waiter : given_up) waiter.ready(failure);
