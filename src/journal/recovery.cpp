@@ -283,10 +283,13 @@ Result<> Store::Impl::report_live() {
 
 /// Best effort: a copy that cannot be made stops nothing. What cannot be read is kept as zeros.
 void Store::Impl::quarantine(const JournalFile& from, std::uint64_t begin, std::uint64_t end) {
-  // The same range of the same generation has the same name, however often recovery is repeated.
+  // The same range of the same generation has the same name, however often recovery is repeated. The salt
+  // itself is kept out of names: it is what makes records unforgeable.
   const std::uint64_t salt = from.header.generation == 0 ? random_salt() : from.header.salt;
+  const auto bytes = std::as_bytes(std::span(&salt, 1));
   const std::string name = from.name + "-" + std::to_string(from.header.generation) + "-" +
-                           std::to_string(salt) + "-" + std::to_string(begin) + "-" + std::to_string(end);
+                           std::to_string(digest_of(as_text(bytes)).low % 1'000'000'000) + "-" +
+                           std::to_string(begin) + "-" + std::to_string(end);
   if (begin == end) return;
   const auto keep = [&]() -> Result<> {
     auto place = dir->open_dir("quarantine", true);

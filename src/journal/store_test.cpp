@@ -103,6 +103,17 @@ TEST_F(StoreTest, TheNewestWriteOfASlotReplacesTheOlderOnes) {
   EXPECT_EQ(live(), (Entries{{Slot::permall, 5}, {Slot::permall, 6}}));
 }
 
+TEST_F(StoreTest, NothingOlderWinsWithinABatchEither) {
+  open();
+  for (const auto& done :
+       store->run({write_of(vm(1), Slot::permall, 2), write_of(vm(1), Slot::permall, 1)})) {
+    EXPECT_TRUE(done.result);
+  }
+  EXPECT_EQ(read_value(*store, vm(1), Slot::permall, 2), text_of(2, 100));
+  power_cut_and_open();
+  EXPECT_EQ(live(), (Entries{{Slot::permall, 2}}));
+}
+
 TEST_F(StoreTest, TheEmptyValueIsAValue) {
   open();
   commit(write_of(vm(1), Slot::permall, 1));

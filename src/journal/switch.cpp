@@ -209,8 +209,10 @@ bool Store::Impl::zero_some() {
     ++stats.syncs;
   }
   zero_from += length;
-  if (zero_from >= file.size) zero_from = 0;
-  return zero_from != 0;
+  if (zero_from < file.size) return true;
+  zero_from = 0;
+  read_buffer = {};
+  return false;
 }
 
 }  // namespace guard::journal
