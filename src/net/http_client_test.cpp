@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "net/scripted_peer.h"
 
@@ -415,21 +416,19 @@ TEST_F(HttpClientTest, WhatIsNoHttpAnswerIsRefused) {
 TEST_F(HttpClientTest, AnswersAreBounded) {
   client = std::make_unique<HttpClient>(
       loop, HttpClient::Options{.socket_path = socket.path(), .max_header = 512, .max_body = 1000});
-  std::string next;
-  ScriptedPeer peer(socket.path(), [&next](PeerConnection& connection) {
+  const std::vector<std::string> answers{
+      xapi_http_answer(std::string(1000, 'a')), xapi_http_answer(std::string(1001, 'a')),
+      "HTTP/1.1 200 OK\r\nx: " + std::string(600, 'a') + "\r\ncontent-length: 1\r\n\r\n1",
+      "HTTP/1.1 200 OK\r\n\r\n" + std::string(1001, 'a'),  // its length is not announced
+  };
+  ScriptedPeer peer(socket.path(), [&answers](PeerConnection& connection) {
     connection.read_request();
-    connection.send(next);
+    connection.send(answers[connection.number() - 1]);
     connection.wait_for_close();
   });
-  next = xapi_http_answer(std::string(1000, 'a'));
   EXPECT_TRUE(run(read_call("x")).answer);
   client->disconnect();
-  next = xapi_http_answer(std::string(1001, 'a'));
-  EXPECT_FALSE(run(read_call("x")).answer);
-  next = "HTTP/1.1 200 OK\r\nx: " + std::string(600, 'a') + "\r\ncontent-length: 1\r\n\r\n1";
-  EXPECT_FALSE(run(read_call("x")).answer);
-  next = "HTTP/1.1 200 OK\r\n\r\n" + std::string(1001, 'a');
-  EXPECT_FALSE(run(read_call("x")).answer) << "also when the length is not announced";
+  for (std::size_t i = 1; i < answers.size(); ++i) EXPECT_FALSE(run(read_call("x")).answer) << i;
 }
 
 TEST_F(HttpClientTest, DestroyingTheClientEndsACallWithoutItsCallback) {
