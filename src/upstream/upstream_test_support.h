@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,26 @@ struct RecordedEvents final : UpstreamEvents {
   void sign_of_life() override { ++signs; }
 };
 
+struct RecordedLog final : Logger {
+  struct Line {
+    LogLevel level;
+    std::string event;
+    std::string fields;  ///< "key=value " for each
+  };
+  std::vector<Line> lines;
+  void log(LogLevel level, std::string_view event, std::initializer_list<Field> fields) override {
+    Line line{level, std::string(event), {}};
+    for (const Field& field : fields) line.fields += std::string(field.key) + "=" + field.text + " ";
+    lines.push_back(std::move(line));
+  }
+  bool enabled(LogLevel) const override { return true; }
+  std::size_t count(std::string_view event) const {
+    std::size_t found = 0;
+    for (const Line& line : lines) found += line.event == event ? 1 : 0;
+    return found;
+  }
+};
+
 inline SlotWrite write_of(Slot slot, std::string value) {
   SlotWrite write;
   write.slot = slot;
@@ -50,7 +71,7 @@ class XapiUpstreamTest : public ::testing::Test {
 
   void make() {
     options.uri = "unix:" + socket.path();
-    auto made = make_xapi_upstream(loop, options, null_logger());
+    auto made = make_xapi_upstream(loop, options, log);
     ASSERT_TRUE(made);
     upstream = std::move(*made);
     upstream->set_events(&events);
@@ -106,10 +127,36 @@ class XapiUpstreamTest : public ::testing::Test {
   net::Loop loop;
   FakeXapi xapi{socket.path()};
   RecordedEvents events;
+  RecordedLog log;
   XapiOptions options;
   std::unique_ptr<XapiUpstream> upstream;
 };
 
 using Names = std::vector<std::string>;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+inline constexpr const char* login = "session.login_with_password";
+inline constexpr const char* set_contents = "VTPM.set_contents";
+inline constexpr const char* get_contents = "VTPM.get_contents";
+
+/// For tests of troubles: shorthands, and an upstream that gives up soon.
+class XapiFailuresTest : public XapiUpstreamTest {
+ protected:
+  Delivery new_permall() { return delivery_of({write_of(Slot::permall, "newP")}); }
+  /// A delivery over the base that `warm_up` tells.
+  Delivery direct() {
+    const Fetched known = warm_up();
+    return based({write_of(Slot::permall, "newP")}, known.contents, known.epoch);
+  }
+  void make_impatient() {
+    options.read_patience = milliseconds(150);
+    options.probe_timeout = milliseconds(70);
+    options.upstream_timeout = milliseconds(120);
+    options.login_timeout = milliseconds(250);
+    options.direct_timeout = milliseconds(50);
+    make();
+  }
+};
 
 }  // namespace guard::upstream::testing

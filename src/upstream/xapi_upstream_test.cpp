@@ -224,6 +224,8 @@ TEST_F(XapiUpstreamTest, AXapiWithoutVtpmUuidsIsServedWithoutThem) {
   SlotWrite write = write_of(Slot::permall, "x");
   write.vtpm = vtpm_b;
   EXPECT_EQ(deliver(delivery_of({write})).kind, Kind::delivered);
+  EXPECT_EQ(fetch(vm_b).kind, Kind::delivered);
+  EXPECT_EQ(log.count("xapi_tells_no_vtpm_uuids"), 1u);
 }
 
 TEST_F(XapiUpstreamTest, AProbeLogsInAndMakesASmallCallAboutNoVm) {
