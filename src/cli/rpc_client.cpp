@@ -8,8 +8,10 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <system_error>
 #include <utility>
 
+#include "base/limits.h"
 #include "base/text.h"
 
 namespace guard::cli {
@@ -17,7 +19,7 @@ namespace guard::cli {
 namespace {
 
 /// `pending` with every entry a full journal can hold is a few megabytes.
-constexpr std::size_t max_answer = 64 * 1024 * 1024;
+constexpr std::size_t max_answer = 64 * limits::MiB;
 
 std::unexpected<CallError> unreachable(std::string text) {
   return std::unexpected(CallError{CallError::Kind::unreachable, std::move(text), {}});
@@ -73,7 +75,7 @@ class Connection {
 
  private:
   static std::string describe(int error) {
-    return error == EAGAIN ? "the daemon did not react in time" : std::strerror(error);
+    return error == EAGAIN ? "the daemon did not react in time" : std::generic_category().message(error);
   }
   int fd_;
 };

@@ -47,14 +47,15 @@ net::Reply text_reply(std::string_view status, std::string body, std::string_vie
 }  // namespace
 
 struct ControlSocket::Impl {
-  Impl(ControlSocketOptions o, Commands& c) : options(std::move(o)), commands(c) {}
+  Impl(ControlSocketOptions o, Commands& c, Logger& l) : options(std::move(o)), commands(c), log(l) {}
 
   ControlSocketOptions options;
   Commands& commands;
+  Logger& log;
   FileId file;
   std::unique_ptr<net::Server> server;
 
-  void handle(net::Request request, net::Responder responder) {
+  void handle(const net::Request& request, net::Responder responder) {
     if (request.path == "/") {
       if (request.method != "POST") {
         return responder(text_reply("405 Method Not Allowed", "POST only\n", "Allow: POST\r\n"));
@@ -85,15 +86,15 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(net::Loop& loop, Cont
   }
   auto born = create_socket({.path = path, .gid = {}, .mode = 0600, .replace_files = false});
   if (!born) return std::unexpected(std::move(born).error());
-  auto impl = std::make_unique<Impl>(std::move(options), commands);
+  auto impl = std::make_unique<Impl>(std::move(options), commands, log);
   impl->file = born->file;
   net::ServerLimits limits;
   limits.max_body = limits::max_body_control;
   limits.max_connections = limits::control_connections;
   impl->server = std::make_unique<net::Server>(
       loop, born->listener.release(), limits, text_reply("413 Content Too Large", "too large\n"),
-      [raw = impl.get()](net::Request request, net::Responder responder) {
-        raw->handle(std::move(request), std::move(responder));
+      [raw = impl.get()](const net::Request& request, net::Responder responder) {
+        raw->handle(request, std::move(responder));
       },
       log, "control");
   return std::unique_ptr<ControlSocket>(new ControlSocket(std::move(impl)));
@@ -104,7 +105,9 @@ ControlSocket::ControlSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)
 ControlSocket::~ControlSocket() {
   impl_->server.reset();
   // Another daemon may have taken the path over; its file is not touched.
-  (void)remove_socket(impl_->options.path, impl_->file);
+  if (auto removed = remove_socket(impl_->options.path, impl_->file); !removed) {
+    impl_->log.log(LogLevel::warning, "control_socket_left", {{"error", removed.error().message}});
+  }
 }
 
 void ControlSocket::drain(std::function<void()> drained) { impl_->server->drain(std::move(drained)); }

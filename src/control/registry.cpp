@@ -218,6 +218,7 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
 
   std::vector<SocketEntry> all_entries() const {
     std::vector<SocketEntry> entries;
+    entries.reserve(sockets.size());
     for (const auto& [path, socket] : sockets) entries.push_back(socket.entry);
     return entries;
   }

@@ -54,7 +54,7 @@ class Daemon {
   }
 
   /// Notes the result of an operation under a name, "ok" or the error's message.
-  Registry::Done note(std::string name) {
+  Registry::Done note(const std::string& name) {
     return [this, name](Result<> result) {
       done.push_back(name + ": " + (result ? "ok" : result.error().message));
     };

@@ -276,6 +276,7 @@ TEST(SocketBirth, GivesTheRightModeAlsoWhereAThreadCannotHaveAUmaskOfItsOwn) {
               std::atomic<int> bad = 0;
               {
                 std::vector<std::jthread> threads;
+                threads.reserve(4);
                 for (int t = 0; t < 4; ++t) {
                   threads.emplace_back([&dir, &bad, t] {
                     for (int i = 0; i < 50; ++i) {
@@ -315,7 +316,7 @@ TEST(SocketBirth, TouchesNothingOutsideWhileTheOwnerOfTheDirectorySwapsLinksInAL
     auto born = create_socket(spec_of(path, ::geteuid() == 0 ? 131076 : ::getegid()));
     if (!born) continue;
     ++made;
-    (void)remove_socket(path, born->file);
+    EXPECT_TRUE(remove_socket(path, born->file));
   }
   stop = true;
   owner.join();

@@ -14,19 +14,13 @@
 #include "control/test_dir.h"
 #include "control/test_served.h"
 
-namespace guard::cli {
+namespace guard::control {
 namespace {
 
 namespace fs = std::filesystem;
-using control::connect_to;
-using control::create_socket;
-using control::memory;
-using control::OwnedFd;
-using control::Served;
-using control::TestDir;
 
 const std::string vm = "3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10";
-const std::string gid = std::to_string(control::test_gid());
+const std::string gid = std::to_string(test_gid());
 
 std::string read_all(int fd) {
   std::string text;
@@ -39,7 +33,7 @@ std::string read_all(int fd) {
 /// A started xapi-guardctl.
 class Ctl {
  public:
-  Ctl(std::vector<std::string> arguments, const std::string& directory = "/") {
+  explicit Ctl(std::vector<std::string> arguments, const std::string& directory = "/") {
     arguments.insert(arguments.begin(), GUARDCTL);
     std::vector<char*> argv;
     for (auto& argument : arguments) argv.push_back(argument.data());
@@ -285,4 +279,4 @@ TEST_F(GuardCtl, EndsWithTwoOnWrongUsageAndTellsOnStandardError) {
 }
 
 }  // namespace
-}  // namespace guard::cli
+}  // namespace guard::control
