@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <random>
 #include <set>
 
@@ -103,6 +104,9 @@ bool good_name(std::string_view name) {
 struct SimDisk::State {
   explicit State(std::uint64_t seed) : random(seed) {}
 
+  /// Every public function holds it: a test may steer a disk that another thread is using.
+  mutable std::recursive_mutex mutex;
+
   std::mt19937_64 random;
   std::shared_ptr<DirNode> root = std::make_shared<DirNode>();
   std::uint64_t epoch = 0;  ///< handles of earlier ones are dead
@@ -163,6 +167,7 @@ class SimFile final : public File {
       : disk_(std::move(disk)), node_(std::move(node)), epoch_(disk_->epoch), writable_(writable) {}
 
   Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> buffer) override {
+    const std::lock_guard guard(disk_->mutex);
     if (const int error = next(SimDisk::Kind::read)) return fault(error);
     const auto& bytes = node_->cached;
     if (offset >= bytes.size() || buffer.empty()) return 0;
@@ -174,6 +179,7 @@ class SimFile final : public File {
   }
 
   Result<void> write_at(std::uint64_t offset, std::span<const std::span<const std::byte>> parts) override {
+    const std::lock_guard guard(disk_->mutex);
     if (!writable_) return fault(EBADF);
     Bytes all;
     for (const auto part : parts) all.insert(all.end(), part.begin(), part.end());
@@ -190,6 +196,7 @@ class SimFile final : public File {
   }
 
   Result<void> sync_data() override {
+    const std::lock_guard guard(disk_->mutex);
     const int error = next(SimDisk::Kind::sync);
     if (epoch_ != disk_->epoch) return fault(EIO);
     if (error == 0) {
@@ -207,6 +214,7 @@ class SimFile final : public File {
   Result<void> sync_all() override { return sync_data(); }
 
   Result<std::uint64_t> size() override {
+    const std::lock_guard guard(disk_->mutex);
     if (epoch_ != disk_->epoch) return fault(EIO);
     return node_->cached.size();
   }
@@ -226,6 +234,7 @@ class SimDirectory final : public Directory {
       : disk_(std::move(disk)), node_(std::move(node)), epoch_(disk_->epoch) {}
 
   Result<std::unique_ptr<File>> open_file(std::string_view name, Mode mode) override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin(name, SimDisk::Kind::any); !ready) return std::unexpected(ready.error());
     const auto it = node_->cached.find(name);
     if (it == node_->cached.end()) {
@@ -244,6 +253,7 @@ class SimDirectory final : public Directory {
   }
 
   Result<std::unique_ptr<File>> open_for_read(std::string_view name) override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin(name, SimDisk::Kind::any); !ready) return std::unexpected(ready.error());
     const auto it = node_->cached.find(name);
     if (it == node_->cached.end()) return fault(ENOENT);
@@ -252,6 +262,7 @@ class SimDirectory final : public Directory {
   }
 
   Result<std::unique_ptr<Directory>> open_dir(std::string_view name, bool create) override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin(name, SimDisk::Kind::any); !ready) return std::unexpected(ready.error());
     auto it = node_->cached.find(name);
     if (it == node_->cached.end()) {
@@ -264,6 +275,7 @@ class SimDirectory final : public Directory {
   }
 
   Result<void> rename(std::string_view from, std::string_view to) override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin(from, SimDisk::Kind::write); !ready) return ready;
     if (!good_name(to)) return std::unexpected(Error::invalid("not a single path component"));
     const auto it = node_->cached.find(from);
@@ -273,6 +285,7 @@ class SimDirectory final : public Directory {
   }
 
   Result<void> unlink(std::string_view name) override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin(name, SimDisk::Kind::write); !ready) return ready;
     const auto it = node_->cached.find(name);
     if (it == node_->cached.end()) return fault(ENOENT);
@@ -282,6 +295,7 @@ class SimDirectory final : public Directory {
   }
 
   Result<std::vector<std::string>> list() override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin("x", SimDisk::Kind::read); !ready) return std::unexpected(ready.error());
     std::vector<std::string> names;
     for (const auto& [name, node] : node_->cached) names.push_back(name);
@@ -289,12 +303,14 @@ class SimDirectory final : public Directory {
   }
 
   Result<void> sync() override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin("x", SimDisk::Kind::sync); !ready) return ready;
     node_->sync();
     return {};
   }
 
   Result<std::shared_ptr<void>> lock(std::string_view name) override {
+    const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin(name, SimDisk::Kind::any); !ready) return std::unexpected(ready.error());
     auto& holder = disk_->locks[std::string(name)];
     if (!holder.expired()) return std::unexpected(Error{Errc::busy, EWOULDBLOCK, "held by another process"});
@@ -306,7 +322,10 @@ class SimDirectory final : public Directory {
     return held;
   }
 
-  bool overwrites_in_place() const override { return disk_->in_place; }
+  bool overwrites_in_place() const override {
+    const std::lock_guard guard(disk_->mutex);
+    return disk_->in_place;
+  }
 
  private:
   Result<void> begin(std::string_view name, SimDisk::Kind kind) {
@@ -371,11 +390,18 @@ std::size_t SimDisk::State::unsynced(const DirNode& dir) {
 SimDisk::SimDisk(std::uint64_t seed) : state_(std::make_shared<State>(seed)) {}
 SimDisk::~SimDisk() { kill(); }
 
-std::unique_ptr<Directory> SimDisk::root() { return std::make_unique<SimDirectory>(state_, state_->root); }
+std::unique_ptr<Directory> SimDisk::root() {
+  const std::lock_guard guard(state_->mutex);
+  return std::make_unique<SimDirectory>(state_, state_->root);
+}
 
-std::uint64_t SimDisk::operations() const { return state_->operations; }
+std::uint64_t SimDisk::operations() const {
+  const std::lock_guard guard(state_->mutex);
+  return state_->operations;
+}
 
 void SimDisk::fail_at(std::uint64_t operation, int os_errno, bool for_ever) {
+  const std::lock_guard guard(state_->mutex);
   state_->fail_operation = operation;
   state_->fail_errno = os_errno;
   state_->fail_for_ever = for_ever;
@@ -383,29 +409,42 @@ void SimDisk::fail_at(std::uint64_t operation, int os_errno, bool for_ever) {
 }
 
 void SimDisk::fail_all(Kind kind, int os_errno) {
+  const std::lock_guard guard(state_->mutex);
   state_->fail_every = true;
   state_->fail_kind = kind;
   state_->fail_errno = os_errno;
 }
 
 void SimDisk::heal() {
+  const std::lock_guard guard(state_->mutex);
   state_->fail_operation = 0;
   state_->fail_every = false;
   state_->stop_operation = 0;
 }
 
-bool SimDisk::fault_happened() const { return state_->happened; }
+bool SimDisk::fault_happened() const {
+  const std::lock_guard guard(state_->mutex);
+  return state_->happened;
+}
 
 void SimDisk::stop_at(std::uint64_t operation) {
+  const std::lock_guard guard(state_->mutex);
   state_->stop_operation = operation;
   state_->happened = false;
 }
 
-void SimDisk::set_overwrites_in_place(bool yes) { state_->in_place = yes; }
+void SimDisk::set_overwrites_in_place(bool yes) {
+  const std::lock_guard guard(state_->mutex);
+  state_->in_place = yes;
+}
 
-std::size_t SimDisk::unsynced() const { return State::unsynced(*state_->root); }
+std::size_t SimDisk::unsynced() const {
+  const std::lock_guard guard(state_->mutex);
+  return State::unsynced(*state_->root);
+}
 
 void SimDisk::crash() {
+  const std::lock_guard guard(state_->mutex);
   crash([this](const Effect& effect) {
     const auto dice = state_->below(effect.kind == Effect::Kind::sector ? 5 : 4);
     return dice < 2 ? Fate::dropped : dice < 4 ? Fate::kept : Fate::garbage;
@@ -413,28 +452,33 @@ void SimDisk::crash() {
 }
 
 void SimDisk::crash(const std::function<Fate(const Effect&)>& fate) {
+  const std::lock_guard guard(state_->mutex);
   kill();
   heal();
   state_->crash_dir(*state_->root, "", fate);
 }
 
 void SimDisk::kill() {
+  const std::lock_guard guard(state_->mutex);
   ++state_->epoch;
   state_->locks.clear();
 }
 
 bool SimDisk::exists(std::string_view path) const {
+  const std::lock_guard guard(state_->mutex);
   const Node node = state_->find(path);
   return node.file || node.dir;
 }
 
 std::vector<std::byte> SimDisk::contents(std::string_view path) const {
+  const std::lock_guard guard(state_->mutex);
   const Node node = state_->find(path);
   assert(node.file);
   return node.file->cached;
 }
 
 std::vector<std::string> SimDisk::list(std::string_view directory) const {
+  const std::lock_guard guard(state_->mutex);
   std::vector<std::string> names;
   const Node node = state_->find(directory);
   if (!node.dir) return names;
@@ -443,6 +487,7 @@ std::vector<std::string> SimDisk::list(std::string_view directory) const {
 }
 
 void SimDisk::damage(std::string_view path, std::uint64_t offset, std::span<const std::byte> bytes) {
+  const std::lock_guard guard(state_->mutex);
   const Node node = state_->find(path);
   assert(node.file && offset + bytes.size() <= node.file->cached.size());
   std::copy(bytes.begin(), bytes.end(), node.file->cached.begin() + static_cast<std::ptrdiff_t>(offset));
@@ -451,12 +496,14 @@ void SimDisk::damage(std::string_view path, std::uint64_t offset, std::span<cons
 }
 
 void SimDisk::make_unreadable(std::string_view path, std::uint64_t offset) {
+  const std::lock_guard guard(state_->mutex);
   const Node node = state_->find(path);
   assert(node.file);
   node.file->unreadable.insert(offset / sector);
 }
 
 void SimDisk::remove(std::string_view path) {
+  const std::lock_guard guard(state_->mutex);
   assert(path.find('/') == path.npos);
   state_->root->cached.erase(std::string(path));
   state_->root->durable.erase(std::string(path));

@@ -4,8 +4,7 @@
 // of its file is afterwards what it was, any version written since, or garbage; each creation, renaming or
 // removal since the last sync of its directory has happened or not. After a failed sync the cache shows the
 // new bytes and calls them clean, while any of them may never reach the disk, whatever later syncs say.
-// Everything follows from the seed and the sequence of calls. Single-threaded, unless nothing is injected
-// and one thread at a time calls.
+// Everything follows from the seed and the sequence of calls. Any thread may call any function.
 #pragma once
 
 #include <cstdint>

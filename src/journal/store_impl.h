@@ -60,8 +60,8 @@ struct Store::Impl {
   void quarantine(const JournalFile& from, std::uint64_t begin, std::uint64_t end);
 
   // --- switch.cpp ---
-  /// Copies everything live to the other file, makes it the current one. After a failure the current file
-  /// is what it was, and the other is bad.
+  /// Copies everything live to the other file, makes it the current one. After a failure the current file is
+  /// what it was; if the other may have become complete, the current one is bad.
   Result<> switch_files();
   Result<> begin_generation(JournalFile& target);
   Result<> complete_twice(JournalFile& target, std::uint64_t position);

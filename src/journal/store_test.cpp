@@ -326,6 +326,17 @@ TEST_F(StoreTest, AFullJournalRefusesOnlyWhatEnlargesIt) {
   EXPECT_EQ(live(), (Entries{{Slot::permall, s}}));
 }
 
+TEST_F(StoreTest, AReplacementAsLargeAsTheLargestFindsRoomInAFullJournal) {
+  open();
+  Sequence s = 1;
+  commit(write_of(vm(0), Slot::permall, s, 20'000));
+  for (unsigned i = 1; run_one(*store, write_of(vm(i), Slot::permall, ++s, 300)).result; ++i)
+    ASSERT_LT(i, 255u);
+  for (int round = 0; round < 20; ++round) commit(write_of(vm(0), Slot::permall, ++s, 20'000));
+  power_cut_and_open();
+  EXPECT_EQ(read_value(*store, vm(0), Slot::permall, s), text_of(s, 20'000));
+}
+
 TEST_F(StoreTest, ABatchLargerThanTheRestOfTheFileIsCommittedInParts) {
   open();
   std::vector<Request> batch;

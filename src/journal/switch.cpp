@@ -4,6 +4,7 @@
 //   1. one copy of B's header, generation g+1; sync   B: a good header, no `complete`; A is replayed
 //   2. the other copy and the live entries; sync      the same
 //   3. `complete`, twice, in two blocks; sync         B is replayed from here on, A never again
+// When step 3 fails, B may be what is replayed: A takes nothing more until a later switch succeeds.
 // Step 1 is synced alone, and writes the copy that is not known to be good, so that at no time both can be
 // lost in a crash: a file without a good header is damage, never the trace of a crash.
 #include <cassert>
@@ -38,7 +39,12 @@ Result<> Store::Impl::switch_files() {
   auto filled = begin_generation(target);
   if (filled) filled = copy_live(copy);
   if (filled) filled = target.file->sync_data();
-  if (filled) filled = complete_twice(target, position);
+  if (filled) {
+    filled = complete_twice(target, position);
+    // It may be complete on the disk all the same, and then it is what a recovery replays: the current file
+    // must not acknowledge anything any more.
+    if (!filled) current().bad = true;
+  }
   if (!filled) {
     log.log(LogLevel::error, "journal-switch-failed",
             {{"to", target.name}, {"error", filled.error().message}});
