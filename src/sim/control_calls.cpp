@@ -65,7 +65,7 @@ void Service::control(const RpcRequest& request, net::Responder responder) {
   if (request.params.size() > 1) return responder(refused("at most one argument"));
   const ControlAnswer answer =
       (this->*method)(request.params.empty() ? Json(JsonObject()) : request.params[0]);
-  schedule_flush();
+  flush_soon();
   responder(answer ? rpc_success(request.id, request.version2, *answer) : refused(answer.error()));
 }
 
@@ -252,7 +252,7 @@ Service::ControlAnswer Service::digest(const Json& argument) {
   return digests;
 }
 
-/// Flushes now instead of later.
+/// Flushes now instead of later, and answers when all is in the file.
 Service::ControlAnswer Service::flush(const Json&) {
   if (!flush_) return refuse("there is no store");
   flush_now();

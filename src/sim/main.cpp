@@ -90,8 +90,12 @@ int serve(const Options& options) {
   if (auto prepared = prepare_world(world, store.get(), options); !prepared) return give_up(prepared.error());
 
   net::Loop loop;
-  std::function<void(wire::Json)> flush;
-  if (store) flush = [&store](wire::Json json) { store->write(std::move(json)); };
+  Service::Flush flush;
+  if (store) {
+    flush = [&store](wire::Json json, bool now) {
+      now ? store->write_now(json) : store->write(std::move(json));
+    };
+  }
   std::unique_ptr<net::Server> server;
   Service service(
       loop, world, {options.latency, std::chrono::seconds(options.flush_seconds)}, flush,
@@ -133,7 +137,8 @@ int run(int argc, char** argv) {
   app.add_option("--store", options.store, "File for the database; without it nothing survives a restart");
   app.add_flag("--auto-provision", options.auto_provision, "Every VM uuid exists and has one vTPM");
   app.add_option("--vm", vms, "VM_UUID=VTPM_UUID: this VM exists; may be repeated");
-  app.add_option("--flush-seconds", options.flush_seconds, "Seconds from a change until it is in the store")
+  app.add_option("--flush-seconds", options.flush_seconds,
+                 "Seconds from a change until it is in the store; 0 = before the answer")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
   app.add_option("--latency", latency, "How long every call takes, e.g. 2ms")->capture_default_str();

@@ -19,7 +19,7 @@ constexpr std::size_t counted_methods = 100;
 
 }  // namespace
 
-Service::Service(net::Loop& loop, World& world, ServiceOptions options, std::function<void(Json)> flush,
+Service::Service(net::Loop& loop, World& world, ServiceOptions options, Flush flush,
                  std::function<unsigned()> connections, Logger& log)
     : loop_(loop),
       world_(world),
@@ -73,7 +73,7 @@ void Service::complete(InFlight& call) {
   std::optional<Answer> result;
   if (call.plan.effect) {
     result = calls_.finish(call.begun);
-    schedule_flush();
+    flush_soon();
   } else {
     calls_.abandon(call.begun);
   }
@@ -98,26 +98,27 @@ void Service::complete(InFlight& call) {
 }
 
 void Service::answer(InFlight& call, const Answer& result) {
-  schedule_flush();
+  flush_soon();
   if (result) return (*call.responder)(rpc_success(call.id, call.version2, *result));
   log_.log(LogLevel::debug, "call_failed", {{"method", call.method}, {"error", result.error().front()}});
   (*call.responder)(rpc_failure(call.id, call.version2, result.error()));
 }
 
-void Service::schedule_flush() {
+void Service::flush_soon() {
   if (!flush_ || flush_scheduled_ || world_.revision() == flushed_revision_) return;
+  if (options_.flush_after.count() == 0) return flush_now();
   flush_scheduled_ = true;
   loop_.at(loop_.now() + options_.flush_after, [this] {
     flush_scheduled_ = false;
-    flush_now();
+    flush_changes(false);
   });
 }
 
-void Service::flush_now() {
-  if (!flush_ || world_.revision() == flushed_revision_) return;
+void Service::flush_changes(bool now) {
+  if (!flush_ || (world_.revision() == flushed_revision_ && !now)) return;
+  if (world_.revision() != flushed_revision_) ++flushes_;
   flushed_revision_ = world_.revision();
-  ++flushes_;
-  flush_(world_.to_json());
+  flush_(world_.to_json(), now);
 }
 
 }  // namespace guard::sim

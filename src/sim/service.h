@@ -22,22 +22,24 @@
 namespace guard::sim {
 
 struct ServiceOptions {
-  std::chrono::milliseconds latency{0};         ///< of every XenAPI call
-  std::chrono::milliseconds flush_after{5000};  ///< from a change until it is flushed
+  std::chrono::milliseconds latency{0};  ///< of every XenAPI call
+  /// From a change until it is flushed; zero = before the call is answered, so that nothing is ever lost.
+  std::chrono::milliseconds flush_after{5000};
 };
 
 /// Thread: the loop thread. Must outlive the timers it sets, so it lives until the loop has stopped.
 class Service {
  public:
-  /// `flush` writes the state (World::to_json) away; it is called on the loop thread, may work elsewhere,
-  /// and may be empty. `connections` tells how many connections are open now.
-  Service(net::Loop& loop, World& world, ServiceOptions options, std::function<void(wire::Json)> flush,
+  /// `flush` writes the state (World::to_json) away: soon, or before it returns when `now` is set. It is
+  /// called on the loop thread and may be empty. `connections` tells how many connections are open now.
+  using Flush = std::function<void(wire::Json state, bool now)>;
+  Service(net::Loop& loop, World& world, ServiceOptions options, Flush flush,
           std::function<unsigned()> connections, Logger& log);
 
   void handle(net::Request request, net::Responder responder);
 
-  /// Hands the present state to `flush` if it changed since the last time.
-  void flush_now();
+  /// Has the present state written if it changed since the last time, before this returns.
+  void flush_now() { flush_changes(true); }
 
  private:
   /// A XenAPI call that is not answered yet.
@@ -56,7 +58,8 @@ class Service {
   void start_call(RpcRequest request, net::Responder responder);
   void complete(InFlight& call);
   void answer(InFlight& call, const Answer& result);
-  void schedule_flush();
+  void flush_soon();
+  void flush_changes(bool now);
 
   // Methods for tests, in control_calls.cpp. Answers, or text about what is wrong with the call.
   using ControlAnswer = std::expected<wire::Json, std::string>;
@@ -76,7 +79,7 @@ class Service {
   net::Loop& loop_;
   World& world_;
   ServiceOptions options_;
-  std::function<void(wire::Json)> flush_;
+  Flush flush_;
   std::function<unsigned()> connections_;
   Logger& log_;
   XenCalls calls_{world_};

@@ -54,18 +54,36 @@ void StoreFile::write(wire::Json json) {
   changed_.notify_one();
 }
 
+void StoreFile::write_now(const wire::Json& json) {
+  const std::lock_guard file_lock(file_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    next_.reset();
+  }
+  replace(json);
+}
+
 void StoreFile::run() {
   while (true) {
-    std::optional<wire::Json> json;
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [this] { return next_ || stop_; });
       if (!next_) return;
+    }
+    // Taken only while no other replacement is under way, so that an older state never follows a newer one.
+    const std::lock_guard file_lock(file_mutex_);
+    std::optional<wire::Json> json;
+    {
+      const std::lock_guard lock(mutex_);
       json = std::exchange(next_, std::nullopt);
     }
-    const auto written = replace_file(*dir_, name_, wire::to_string(*json));
-    if (!written) log_.log(LogLevel::error, "store_write_failed", {{"reason", written.error().message}});
+    if (json) replace(*json);
   }
+}
+
+void StoreFile::replace(const wire::Json& json) {
+  const auto written = replace_file(*dir_, name_, wire::to_string(json));
+  if (!written) log_.log(LogLevel::error, "store_write_failed", {{"reason", written.error().message}});
 }
 
 }  // namespace guard::sim

@@ -24,12 +24,15 @@ class StoreFile {
 
   /// What the file holds; null when there is none. Errors: io, invalid.
   Result<wire::Json> read();
-  /// Any thread: replaces the file soon, atomically. Of several calls in quick succession the last counts.
+  /// Replaces the file soon, atomically. Of several calls in quick succession the last counts.
   void write(wire::Json json);
+  /// Replaces the file with this, and nothing handed over before will replace it afterwards.
+  void write_now(const wire::Json& json);
 
  private:
   StoreFile(std::unique_ptr<Directory> dir, std::string name, Logger& log);
   void run();
+  void replace(const wire::Json& json);
 
   std::unique_ptr<Directory> dir_;
   std::string name_;
@@ -38,6 +41,7 @@ class StoreFile {
   std::condition_variable changed_;
   std::optional<wire::Json> next_;  ///< guarded by mutex_
   bool stop_ = false;               ///< guarded by mutex_
+  std::mutex file_mutex_;           ///< held while the file is replaced
   std::thread thread_;
 };
 

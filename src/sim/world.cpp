@@ -104,7 +104,8 @@ const Host* World::host_by_ref(std::string_view ref) const {
 Vm* World::vm_by_uuid(Uuid uuid) {
   const auto found = vm_index_.find(uuid);
   if (found != vm_index_.end()) return found->second;
-  if (!auto_provision_ || deleted_.contains(uuid)) return nullptr;
+  // The nil uuid is what a client asks for to see whether anybody answers.
+  if (!auto_provision_ || uuid.is_nil() || deleted_.contains(uuid)) return nullptr;
   Vm& vm = create_vm(uuid);
   create_vtpm(vm, provisioned_vtpm(uuid), {});
   return &vm;

@@ -85,7 +85,7 @@ class World {
   /// Removes the VM with its vTPMs; it is not provisioned again.
   void delete_vm(Vm& vm);
   void destroy_vtpm(Vtpm& vtpm);
-  /// Makes every VM that is asked for exist, with one vTPM, unless it was deleted.
+  /// Makes every VM that is asked for exist, with one vTPM, unless it was deleted or its uuid is nil.
   void auto_provision() { auto_provision_ = true; }
 
   /// nullptr when there is none. References stay good until the object is removed.
