@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cerrno>
 #include <deque>
+#include <exception>
 #include <map>
 #include <utility>
 
@@ -155,21 +156,38 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
     socket.handle.reset();
     socket.entry = entry;
     socket.file = attempt.born->file;
-    attach(socket, std::move(attempt.born->listener));
+    if (auto attached = attach(socket, std::move(attempt.born->listener)); !attached) {
+      return undo_create(entry, std::move(attached).error());
+    }
     ++stats.creates;
     log.log(LogLevel::info, "socket_created",
             {{"device", name_of(entry.device)}, {"vm", entry.vm}, {"gid", entry.gid}, {"path", entry.path}});
     save([this, path = entry.path] { finish(path, {}); });
   }
 
-  void attach(Socket& socket, OwnedFd listener) {
+  Result<> attach(Socket& socket, OwnedFd listener) {
+    socket.waiting = OwnedFd();
     if (!serving) {
       socket.waiting = std::move(listener);
-      return;
+      return {};
     }
-    socket.waiting = OwnedFd();
-    socket.handle = options.open(socket.entry, listener.release());
+    try {
+      socket.handle = options.open(socket.entry, listener.release());
+    } catch (const std::exception& error) {
+      return std::unexpected(
+          Error{Errc::no_space, 0, "cannot serve " + socket.entry.path + ": " + error.what()});
+    }
     assert(socket.handle != nullptr);
+    return {};
+  }
+
+  /// The socket exists and cannot be served: it goes away again before the refusal.
+  void undo_create(const SocketEntry& entry, const Error& error) {
+    blocking([path = entry.path, file = sockets[entry.path].file] { return remove_socket(path, file); },
+             [this, path = entry.path, error](const Result<>&) {
+               sockets.erase(path);
+               save([this, path, error] { finish(path, std::unexpected(error)); });
+             });
   }
 
   std::size_t listening() const {
@@ -275,7 +293,7 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
     if (born) {
       ++report.listening;
       socket.file = born->file;
-      attach(socket, std::move(born->listener));
+      socket.waiting = std::move(born->listener);
     } else if (report.failed++ < limits::log_lines_per_event) {
       log.log(LogLevel::error, "socket_not_restored",
               {{"path", entry.path}, {"vm", entry.vm}, {"error", born.error().message}});
@@ -332,7 +350,11 @@ ResumeReport Registry::resume() { return impl_->resume(); }
 void Registry::serve() {
   impl_->serving = true;
   for (auto& [path, socket] : impl_->sockets) {
-    if (socket.waiting) impl_->attach(socket, std::move(socket.waiting));
+    if (!socket.waiting) continue;
+    if (auto attached = impl_->attach(socket, std::move(socket.waiting)); !attached) {
+      impl_->log.log(LogLevel::error, "socket_not_served",
+                     {{"path", path}, {"vm", socket.entry.vm}, {"error", attached.error().message}});
+    }
   }
 }
 

@@ -44,7 +44,9 @@ struct RegistryOptions {
   std::string resume_file;
   /// The devices this daemon can serve. Entries of others are kept in the resume file and not listened for.
   std::vector<Device> devices;
-  /// Starts serving a listening socket, whose descriptor it owns from then on. Never returns null.
+  /// Starts serving a listening socket, whose descriptor it owns from then on, also when it throws. Never
+  /// returns null. An exception (the kernel's limits) costs this one socket: the create fails, or the entry
+  /// is not served until the next start.
   std::function<std::unique_ptr<SocketHandle>(const SocketEntry&, int listening_fd)> open;
   RunBlocking run_blocking;
 };
