@@ -163,6 +163,26 @@ TEST_F(CommandsTest, EscapesAndBoundsWhatItEchoes) {
   EXPECT_TRUE(daemon.log.lines.back().size() < 300);
 }
 
+TEST_F(CommandsTest, GivesOneWellFormedAnswerToEveryPrefixAndEveryDamagedByteOfARequest) {
+  const std::string request =
+      R"({"method":"vtpm_destroy","params":[{"path":"/nowhere/s","gid":"7","dbg":"a\\nb"}],"id":1})";
+  ASSERT_EQ(ask(request), ok);
+  const auto expect_answer = [&](const std::string& text) {
+    const auto answer = wire::parse_json(ask(text));
+    ASSERT_TRUE(answer) << text;
+    ASSERT_TRUE(answer->find("result")->is_null()) << text;
+    ASSERT_EQ(*answer->find("id"), wire::Json(0)) << text;
+  };
+  for (std::size_t length = 0; length < request.size(); ++length) expect_answer(request.substr(0, length));
+  for (std::size_t i = 0; i < request.size(); ++i) {
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string damaged = request;
+      damaged[i] = static_cast<char>(byte);
+      expect_answer(damaged);
+    }
+  }
+}
+
 TEST_F(CommandsTest, SaysHonestlyWhatItDoesNotServe) {
   const std::string uuid = R"("vm_uuid":"3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10")";
   const std::string uefi = internal_error("UEFI variables are not served by this version");
