@@ -163,7 +163,8 @@ int run_verify(const Arguments& arguments, Ledger& ledger) {
   }
   std::ifstream file(arguments.contents, std::ios::binary);
   if (!file) return refuse("cannot read " + arguments.contents);
-  const std::string text(std::istreambuf_iterator<char>(file), {});
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  if (text.ends_with('\n')) text.pop_back();  // the end of a line of text is not part of the contents
   auto store = ContentsStateStore::parse(text, &ledger);
   if (!store) return say_wrong(store.error());
   Tpm tpm(*store);

@@ -268,8 +268,10 @@ class GuestTpmTest(unittest.TestCase):
         self.initialised()
         self.run_tpm("write", "--count", 7)
         copy = os.path.join(self.dir, "contents")
-        with open(copy, "wb") as file:
-            file.write(self.server.contents())
+        for end in (b"", b"\n"):
+            with open(copy, "wb") as file:
+                file.write(self.server.contents() + end)
+            self.run_tpm("verify", "--contents", copy, socket=False)
         out = self.run_tpm("verify", "--contents", copy, socket=False)
         self.assertIn("the contents hold the permanent state as it was stored", out)
         self.run_tpm("verify")
