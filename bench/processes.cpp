@@ -40,6 +40,9 @@ std::string vm_uuid(unsigned number) {
   return text;
 }
 
+/// Figures only, without the values.
+JsonArray brief_dump() { return {JsonObject{{"contents", false}, {"history", false}}}; }
+
 pid_t start(const std::string& program, const std::vector<std::string>& words, const std::string& log) {
   const pid_t child = ::fork();
   if (child != 0) return child;
@@ -119,7 +122,7 @@ void Stack::start_sim(const std::vector<std::string>& options) {
   words.insert(words.end(), options.begin(), options.end());
   sim_ = start(bin_ + "/xapi-sim", words, dir_ + "/sim.log");
   for (int i = 0; i < 1000; ++i) {
-    if (call(dir_ + "/xapi", "/jsonrpc", "sim.digest", {})) return;
+    if (call(dir_ + "/xapi", "/jsonrpc", "sim.dump", brief_dump())) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   die("xapi-sim does not start");
@@ -220,7 +223,7 @@ ProcessFigures Stack::guard_figures() const {
 }
 
 double Stack::sim_calls() {
-  const Json dump = sim_call("sim.dump", {});
+  const Json dump = sim_call("sim.dump", brief_dump());
   double total = 0;
   if (const Json* calls = dump.find("calls"); calls != nullptr && calls->object() != nullptr) {
     for (const auto& [name, count] : *calls->object()) {
