@@ -198,7 +198,7 @@ class PosixDirectory final : public Directory {
     std::vector<std::string> names;
     for (;;) {
       errno = 0;
-      const dirent* entry = ::readdir(stream.get());
+      const dirent* entry = ::readdir(stream.get());  // NOLINT(concurrency-mt-unsafe): our own stream
       if (entry == nullptr) break;
       const std::string_view name = entry->d_name;
       if (name != "." && name != "..") names.emplace_back(name);
@@ -314,7 +314,8 @@ Result<void> replace_file(Directory& dir, std::string_view name, std::string_vie
     auto done = (*file)->write_at(0, {&bytes, 1});
     if (done) done = (*file)->sync_all();
     if (done) done = dir.rename(temporary, name);
-    if (!done) (void)dir.unlink(temporary);
+    if (done) return done;
+    if (auto gone = dir.unlink(temporary); !gone) done.error().message += "; " + gone.error().message;
     return done;
   };
   if (auto written = write(); !written) return written;

@@ -2,7 +2,7 @@
 #include <iostream>
 #include <random>
 
-#include "journal/journal_test_support.h"
+#include "testing/journal_model.h"
 
 namespace guard::journal {
 namespace {
@@ -277,6 +277,28 @@ TEST(Fault, OpeningFailsOrSucceedsAtAnyFailingOperationAndHarmsNothing) {
       recover(history.disk, history.model, history.options, seed + 2000);
       if (::testing::Test::HasFailure()) return;
     }
+  }
+}
+
+TEST(Fault, CreationMayFailAtAnyOperationAndIsThenDoneAnew) {
+  bool happened = true;
+  for (std::uint64_t n = 1; happened; ++n) {
+    SCOPED_TRACE("operation " + std::to_string(n));
+    SimDisk disk(n);
+    Model model;
+    disk.fail_at(n, ENOSPC);
+    const bool opened = open_store(disk).has_value();
+    happened = disk.fault_happened();
+    EXPECT_TRUE(opened || happened);  // a read that fails once is repeated
+    EXPECT_FALSE(disk.exists("a.new") || disk.exists("b.new"));
+    disk.heal();
+    disk.kill();
+    auto store = recover(disk, model, small_options(), 2);
+    ASSERT_TRUE(store);
+    EXPECT_TRUE(run_modelled(*store, model, {write_of(vm(1), Slot::permall, 1)})[0].result);
+    disk.crash();
+    recover(disk, model, small_options(), 3);
+    if (::testing::Test::HasFailure()) return;
   }
 }
 

@@ -3,7 +3,7 @@
 #include <iostream>
 
 #include "journal/format.h"
-#include "journal/journal_test_support.h"
+#include "testing/journal_model.h"
 
 namespace guard::journal {
 namespace {

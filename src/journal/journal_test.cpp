@@ -9,7 +9,7 @@
 #include <mutex>
 #include <thread>
 
-#include "journal/journal_test_support.h"
+#include "testing/journal_model.h"
 
 namespace guard::journal {
 namespace {

@@ -109,7 +109,10 @@ Result<> Store::Impl::create(JournalFile& file, bool complete) {
     return dir->sync();
   };
   auto made = make();
-  if (!made) (void)dir->unlink(temporary);
+  if (made) return made;
+  if (auto gone = dir->unlink(temporary); !gone && gone.error().code != Errc::not_found) {
+    log.log(LogLevel::warning, "journal-left-behind", {{"file", temporary}, {"error", gone.error().message}});
+  }
   return made;
 }
 

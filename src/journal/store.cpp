@@ -6,9 +6,7 @@ namespace guard::journal {
 
 namespace {
 
-std::span<const std::byte> as_bytes(const Value& value) {
-  return std::as_bytes(std::span(value.view().data(), value.size()));
-}
+std::span<const std::byte> as_bytes(const Value& value) { return std::as_bytes(std::span(value.view())); }
 
 Record record_of(const Entry& entry) {
   Record r;
@@ -311,7 +309,8 @@ void Store::seal() {
   const auto written = impl_->write_and_sync(impl_->batch);
   impl_->batch.clear();
   impl_->sealed = true;
-  if (!written) (void)impl_->make_room();  // nobody waits for this batch: what is live moves on at once
+  // Nobody waits for this batch; what is live moves on at once.
+  if (!written) impl_->blocked = !impl_->make_room();
 }
 
 bool Store::idle_work() {

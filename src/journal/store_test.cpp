@@ -1,6 +1,6 @@
 // What a Store does when the disk does what it is told.
 #include "journal/format.h"
-#include "journal/journal_test_support.h"
+#include "testing/journal_model.h"
 
 namespace guard::journal {
 namespace {
