@@ -28,7 +28,8 @@ class Guest:
     def _end(process):
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
     def start_on_socket(self, command, *options):
         return self.start(command, "--socket", self.scenario.guard.socket_path(self.vm), *options)
