@@ -36,8 +36,10 @@ void drop_duplicates(JsonObject& members) {
   if (members.size() < 2) return;
   std::vector<std::size_t> order(members.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(),
-                   [&members](std::size_t a, std::size_t b) { return members[a].first < members[b].first; });
+  std::sort(order.begin(), order.end(), [&members](std::size_t a, std::size_t b) {
+    const int names = members[a].first.compare(members[b].first);
+    return names != 0 ? names < 0 : a < b;
+  });
   std::vector<bool> superseded(members.size());
   bool any = false;
   for (std::size_t i = 0; i + 1 < order.size(); ++i) {
