@@ -14,7 +14,8 @@ core::Config with_limits(core::Config config, const Upstream& upstream) {
 
 core::CommitDone::Result result_of(const Result<>& result) {
   if (result) return core::CommitDone::Result::durable;
-  return result.error().code == Errc::no_space ? core::CommitDone::Result::full : core::CommitDone::Result::failed;
+  return result.error().code == Errc::no_space ? core::CommitDone::Result::full
+                                               : core::CommitDone::Result::failed;
 }
 
 }  // namespace
@@ -274,19 +275,25 @@ void Engine::report(const core::Report& report) {
   const std::string vm = report.owner ? report.owner->vm.str() : std::string();
   const std::string_view device = report.owner ? name_of(report.owner->device) : std::string_view();
   switch (report.what) {
-    case What::upstream_down: return log_.log(LogLevel::warning, "upstream_down", {{"reason", report.text}});
-    case What::upstream_up: return log_.log(LogLevel::notice, "upstream_up", {{"outage_ms", report.number}});
+    case What::upstream_down:
+      return log_.log(LogLevel::warning, "upstream_down", {{"reason", report.text}});
+    case What::upstream_up:
+      return log_.log(LogLevel::notice, "upstream_up", {{"outage_ms", report.number}});
     case What::lane_held:
-      return log_.log(LogLevel::warning, "lane_held", {{"vm", vm}, {"device", device}, {"reason", report.text}});
+      return log_.log(LogLevel::warning, "lane_held",
+                      {{"vm", vm}, {"device", device}, {"reason", report.text}});
     case What::lane_released:
       return log_.log(LogLevel::notice, "lane_released",
                       {{"vm", vm}, {"device", device}, {"reason", report.text}, {"held_ms", report.number}});
     case What::doubt_long:
       return log_.log(LogLevel::warning, "update_unanswered",
                       {{"vm", vm}, {"device", device}, {"unanswered_ms", report.number}});
-    case What::journal_trouble: return log_.log(LogLevel::error, "journal_trouble", {{"what", report.text}});
-    case What::journal_well: return log_.log(LogLevel::notice, "journal_well");
-    case What::mode_changed: return log_.log(LogLevel::debug, "mode", {{"mode", report.text}});
+    case What::journal_trouble:
+      return log_.log(LogLevel::error, "journal_trouble", {{"what", report.text}});
+    case What::journal_well:
+      return log_.log(LogLevel::notice, "journal_well");
+    case What::mode_changed:
+      return log_.log(LogLevel::debug, "mode", {{"mode", report.text}});
     case What::invariant:
       return log_.log(LogLevel::error, "bug", {{"vm", vm}, {"device", device}, {"what", report.text}});
   }

@@ -1,5 +1,5 @@
-// The shell around the core: turns requests, journal completions and upstream answers into events, and carries
-// out the actions. Everything that the disk cache is, without sockets, HTTP or a particular upstream.
+// The shell around the core: turns requests, journal completions and upstream answers into events, and
+// carries out the actions. Everything that the disk cache is, without sockets, HTTP or a particular upstream.
 //
 // Thread: one, the loop thread of the host; only the journal runs on a thread of its own.
 #pragma once

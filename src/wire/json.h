@@ -1,6 +1,7 @@
 // A small JSON value for control messages, XenAPI calls and the resume file. Pure; bounded.
 //
-// Parsing is done by Boost.JSON behind this header. Object members keep their order; duplicates: the last wins.
+// Parsing is done by Boost.JSON behind this header. Object members keep their order; duplicates: the last
+// wins.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,8 @@ using JsonObject = std::vector<std::pair<std::string, Json>>;
 
 /// A JSON value. A JSON number that is an integer in the range of int64 becomes an int64, any other a double.
 struct Json {
-  std::variant<std::nullptr_t, bool, std::int64_t, double, std::string, JsonArray, JsonObject> value = nullptr;
+  std::variant<std::nullptr_t, bool, std::int64_t, double, std::string, JsonArray, JsonObject> value =
+      nullptr;
 
   Json() = default;
   Json(std::nullptr_t) {}
