@@ -1,10 +1,11 @@
 // The whole product, measured over its sockets: real xapi-guard, real xapi-sim, real clients, beside
 // baselines in the same run, because machines are noisy. Prints tables; asserts nothing about time.
 //
-//   guard_bench [SECONDS-PER-MEASUREMENT] [DIRECTORY]
+//   guard_bench [SECONDS-PER-MEASUREMENT] [NAME...]     names: down, slow, hung, delivery, start, idle; none
+//   = all
 //
-// Binaries are taken from the directory of this program; the work is done below DIRECTORY (default: a new
-// directory in /var/tmp, which is on a disk, while /tmp may be in memory).
+// Binaries are taken from the directory of this program; the work is done in a new directory in /var/tmp,
+// which is on a disk, while /tmp may be in memory.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -211,16 +212,19 @@ void idle(const std::string& bin, const std::string& dir) {
 int run(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 4;
   char name[] = "/var/tmp/guard-bench-XXXXXX";
-  const std::string dir = argc > 2 ? argv[2] : ::mkdtemp(name);
+  const std::string dir = ::mkdtemp(name);
   const std::string bin = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  std::printf("%u cores; %s per measurement; directory %s\n", std::thread::hardware_concurrency(),
-              (std::to_string(static_cast<int>(seconds)) + " s").c_str(), dir.c_str());
-  upstream_down(bin, dir, seconds);
-  upstream_slow(bin, dir, seconds);
-  one_hangs(bin, dir, seconds);
-  delivery(bin, dir);
-  start_up(bin, dir);
-  idle(bin, dir);
+  const std::vector<std::string> names(argv + std::min(argc, 2), argv + argc);
+  const auto wanted = [&names](const char* section) {
+    return names.empty() || std::find(names.begin(), names.end(), section) != names.end();
+  };
+  std::printf("%u cores; %.1f s per measurement\n", std::thread::hardware_concurrency(), seconds);
+  if (wanted("down")) upstream_down(bin, dir, seconds);
+  if (wanted("slow")) upstream_slow(bin, dir, seconds);
+  if (wanted("hung")) one_hangs(bin, dir, seconds);
+  if (wanted("delivery")) delivery(bin, dir);
+  if (wanted("start")) start_up(bin, dir);
+  if (wanted("idle")) idle(bin, dir);
   std::filesystem::remove_all(dir);
   return 0;
 }

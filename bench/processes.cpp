@@ -107,7 +107,8 @@ double number(const Json* json) {
 }  // namespace
 
 Stack::Stack(std::string bin, std::string dir) : bin_(std::move(bin)), dir_(std::move(dir)) {
-  fs::create_directories(dir_);
+  // The database apart from the socket: the guard watches the directory of the socket.
+  fs::create_directories(dir_ + "/db");
 }
 
 Stack::~Stack() {
