@@ -87,13 +87,13 @@ class TpmOutage(TpmScenario):
         self.assertIn("came back as it was stored", guest.finish(process))
         self.assert_whole([guest])
 
-    def test_a_tpm_with_its_nv_memory_full_works_through_an_outage(self):
-        (guest,) = self.start_guests(1, init_options=("--fill", 60000))
+    def test_a_tpm_with_full_nv_memory_works_through_an_outage(self):
+        (guest,) = self.start_guests(1, init_options=("--fill", 112000))
         guest.write(4)
         self.sim.kill()
         report = guest.write(40)
         self.assertEqual(report["retries"], 0)
-        self.assertGreater(self.guard.status()["pending"]["bytes"], 80000)
+        self.assertGreater(self.guard.status()["pending"]["bytes"], 150000)
         self.sim.start()
         self.assert_whole([guest])
 

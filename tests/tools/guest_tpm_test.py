@@ -279,8 +279,8 @@ class GuestTpmTest(unittest.TestCase):
         self.assertIn("neither the last acknowledged", out)
 
     def test_filled_nv_memory_makes_a_large_state(self):
-        self.initialised("--fill", 60000)
-        self.assertGreater(len(self.server.states["permall"]), 80000)
+        self.initialised("--fill", 112000)
+        self.assertGreater(len(self.server.states["permall"]), 150000)
         self.run_tpm("write", "--count", 4, "--size", 100)
         self.run_tpm("verify")
 
