@@ -119,7 +119,7 @@ Stack::~Stack() {
 
 void Stack::start_sim(const std::vector<std::string>& options) {
   std::vector<std::string> words{"--socket", dir_ + "/xapi", "--auto-provision", "--store",
-                                 dir_ + "/xapi.json"};
+                                 dir_ + "/db/xapi.json"};
   words.insert(words.end(), options.begin(), options.end());
   sim_ = start(bin_ + "/xapi-sim", words, dir_ + "/sim.log");
   for (int i = 0; i < 1000; ++i) {
