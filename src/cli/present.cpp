@@ -153,8 +153,8 @@ std::string present_status(const Json& status) {
   line("upstream",
        fmt::format("{} since {} ({})", text(at(status, {"upstream", "state"})),
                    text(at(status, {"upstream", "since"})), text(at(status, {"upstream", "uri"}))));
-  if (const auto error = text(at(status, {"upstream", "last_error"})); error != "-")
-    line("", "last error: " + error);
+  const auto error = text(at(status, {"upstream", "last_error"}));
+  if (error != "-" && text(at(status, {"upstream", "state"})) != "up") line("", "last error: " + error);
   line("pending", pending_text(status));
   line("held", std::to_string(count(at(status, {"held"}))));
   line("parked", std::to_string(count(at(status, {"parked"}))));
@@ -163,6 +163,11 @@ std::string present_status(const Json& status) {
   line("journal", journal_text(status));
   line("quarantine", human_size(integer(at(status, {"quarantine_bytes"}))));
   line("sockets", std::to_string(count(at(status, {"sockets"}))));
+  const Json* unsaved = at(status, {"resume_file", "unsaved"});
+  if (unsaved && unsaved->boolean() && *unsaved->boolean())
+    line("resume file", "NOT SAVED: a restart would miss the latest change");
+  if (const auto not_served = integer(at(status, {"resume_file", "not_served"})); not_served > 0)
+    line("resume file", fmt::format("{} listed but not served", not_served));
   const auto trouble = {Column{"VM", "vm"}, Column{"SLOT", "slot"}, Column{"SINCE", "since"},
                         Column{"REASON", "reason"}};
   out += section("Held", at(status, {"held"}), trouble);

@@ -48,6 +48,21 @@ TEST(Present, WritesDurationsWithUnits) {
   EXPECT_EQ(human_duration(1e300), human_duration(1e15));
 }
 
+TEST(Present, SaysWhenTheResumeFileIsNotAsItShouldBe) {
+  std::string text = status_text("direct", "0");
+  EXPECT_EQ(present_status(json(text)).find("resume file"), std::string::npos);
+  text.insert(text.size() - 1, R"(,"resume_file":{"unsaved":true,"not_served":2})");
+  const std::string shown = present_status(json(text));
+  EXPECT_NE(shown.find("resume file NOT SAVED"), std::string::npos) << shown;
+  EXPECT_NE(shown.find("resume file 2 listed but not served"), std::string::npos) << shown;
+}
+
+TEST(Present, ShowsTheLastErrorOnlyWhileItMatters) {
+  std::string text = status_text("direct", "0");
+  text.replace(text.find("\"down\""), 6, "\"up\"");
+  EXPECT_EQ(present_status(json(text)).find("last error"), std::string::npos);
+}
+
 TEST(Present, ShowsAStatusAlignedAndWithUnits) {
   const std::string held =
       R"([{"vm":"321e3a5e-b32b-4b26-be1c-c20c902c3cff","slot":"permall","reason":"UUID_INVALID",)"

@@ -127,7 +127,8 @@ bool Daemon::build() {
   host.now = [this] { return loop_.now(); };
   host.wall_ms = wall_ms;
   engine_ = std::make_unique<engine::Engine>(std::move(host), config, *upstream_, log_);
-  operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, options_.upstream, wall_ms);
+  operations_ =
+      std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, options_.upstream, wall_ms);
 
   control::RegistryOptions registry;
   registry.resume_file = options_.resume_file;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <cmath>
 
 #include "base/text.h"
 
@@ -56,9 +58,11 @@ JsonObject counters_json(const core::Counters& c) {
 }  // namespace
 
 DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::XapiUpstream& upstream,
-                                   std::string upstream_uri, std::function<std::int64_t()> wall_ms)
+                                   const device::SwtpmStats& requests, std::string upstream_uri,
+                                   std::function<std::int64_t()> wall_ms)
     : engine_(engine),
       upstream_(upstream),
+      requests_(requests),
       upstream_uri_(std::move(upstream_uri)),
       wall_ms_(std::move(wall_ms)) {}
 
@@ -79,6 +83,12 @@ Json DaemonOperations::journal_json() const {
                     {"batches", stats->batches},
                     {"syncs", stats->syncs},
                     {"switches", stats->switches}};
+}
+
+Json DaemonOperations::resume_file_json() const {
+  if (registry_ == nullptr) return {};
+  const control::RegistryStats stats = registry_->stats();
+  return JsonObject{{"unsaved", stats.unsaved}, {"not_served", std::uint64_t{stats.not_served}}};
 }
 
 Json DaemonOperations::status_json() const {
@@ -140,6 +150,7 @@ Json DaemonOperations::status_json() const {
       {"quarantine_bytes", stats ? stats->quarantined_bytes : 0},
       {"journal", journal_json()},
       {"sockets", std::move(sockets)},
+      {"resume_file", resume_file_json()},
       {"counters", std::move(counters)}};
 }
 
@@ -211,6 +222,17 @@ std::string DaemonOperations::metrics() const {
   out += fmt::format("xapi_guard_updates_total{{outcome=\"payload\"}} {}\n", c.failed_payload);
   out += fmt::format("xapi_guard_updates_total{{outcome=\"conflict\"}} {}\n", c.failed_conflict);
   out += fmt::format("xapi_guard_updates_total{{outcome=\"unknown\"}} {}\n", c.failed_unknown);
+  family("xapi_guard_requests_total", "counter", "Requests of swtpm by method and result.");
+  static constexpr std::array<const char*, device::SwtpmStats::methods> methods{"GET", "HEAD", "PUT",
+                                                                                "DELETE", "other"};
+  static constexpr std::array<const char*, device::SwtpmStats::results> results{"success", "refused",
+                                                                                "unavailable"};
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    for (std::size_t r = 0; r < results.size(); ++r) {
+      out += fmt::format("xapi_guard_requests_total{{method=\"{}\",result=\"{}\"}} {}\n", methods[m],
+                         results[r], requests_.requests[m][r]);
+    }
+  }
   if (const auto stats = engine_.journal_stats()) {
     gauge("xapi_guard_journal_ok", "1 when the journal takes writes.",
           stats->state == journal::State::ok ? 1 : 0);

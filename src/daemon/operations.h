@@ -5,6 +5,7 @@
 
 #include "control/commands.h"
 #include "control/registry.h"
+#include "device/swtpm_rest.h"
 #include "engine/engine.h"
 #include "upstream/xapi_upstream.h"
 
@@ -14,7 +15,8 @@ namespace guard::daemon {
 class DaemonOperations final : public control::Operations {
  public:
   /// Sockets are listed from the registry, which is made after this object: set_registry before use.
-  DaemonOperations(engine::Engine& engine, upstream::XapiUpstream& upstream, std::string upstream_uri,
+  DaemonOperations(engine::Engine& engine, upstream::XapiUpstream& upstream,
+                   const device::SwtpmStats& requests, std::string upstream_uri,
                    std::function<std::int64_t()> wall_ms);
   void set_registry(const control::Registry* registry) { registry_ = registry; }
   /// What keeps the journal from being read, empty when it was read.
@@ -30,10 +32,12 @@ class DaemonOperations final : public control::Operations {
  private:
   wire::Json status_json() const;
   wire::Json journal_json() const;
+  wire::Json resume_file_json() const;
   std::string since(Time when) const;
 
   engine::Engine& engine_;
   upstream::XapiUpstream& upstream_;
+  const device::SwtpmStats& requests_;
   std::string upstream_uri_;
   std::function<std::int64_t()> wall_ms_;
   const control::Registry* registry_ = nullptr;
