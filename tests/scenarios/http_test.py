@@ -6,6 +6,8 @@ from guardtest import EMPTY, HttpClient, Scenario, TransportError, main
 
 
 class Bodies(Scenario):
+    direct_timeout = "5s"
+
     def test_what_can_never_be_stored_is_refused_and_nothing_is_changed(self):
         (vm,) = self.start_all()
         tpm = self.guard.swtpm(vm)
@@ -146,6 +148,8 @@ class Bodies(Scenario):
 
 
 class Curl(Scenario):
+    direct_timeout = "5s"
+
     def curl(self, vm, *arguments, stdin=None):
         done = subprocess.run(["curl", "--silent", "--show-error", "--max-time", "20", "--unix-socket",
                                self.guard.socket_path(vm), *arguments], input=stdin, stdout=subprocess.PIPE,

@@ -6,6 +6,8 @@ from guardtest import Crowd, Scenario, main, vtpm_uuid, wait_until
 
 
 class Isolation(Scenario):
+    direct_timeout = "5s"
+
     def test_one_vm_hangs_while_63_others_write(self):
         self.sim.flush_seconds = 5
         vms = self.start_all(64)
@@ -26,10 +28,10 @@ class Isolation(Scenario):
         crowd.join(60)
         elapsed = time.monotonic() - begin
         self.assertEqual([tpm.retries for tpm in tpms], [0] * 64)
-        # The others never wait for the one: if a single write did, it would take direct-timeout (500 ms) at
-        # least, and with one lock for all, as many times that as there are writes.
+        # The others never wait for the one: a single write that did would take the 5 s of direct-timeout.
         others = sorted(latency for tpm in tpms[1:] for latency in tpm.latencies)
-        self.assertLess(others[len(others) * 99 // 100], 0.4, "p99 of the others; all took %.1f s" % elapsed)
+        self.assertLess(others[-1], 3, "slowest of the others; all took %.1f s" % elapsed)
+        self.assertLess(others[len(others) // 2], 0.5, "median of the others")
         self.assertEqual(self.guard.counter("writes_unavailable"), 0)
         # They went direct and are there already.
         for vm, tpm in list(zip(vms, tpms))[1:]:
@@ -46,7 +48,8 @@ class Isolation(Scenario):
         self.assert_no_overlap()
 
     def test_many_hung_vms_do_not_use_up_the_calls_of_the_others(self):
-        vms = self.start_all(40, ["--direct-timeout", "200ms"])
+        self.sim.flush_seconds = 5
+        vms = self.start_all(40, ["--direct-timeout", "500ms"])
         tpms = [self.guard.swtpm(vm) for vm in vms]
         for tpm in tpms:
             tpm.write("permall", self.value())
@@ -140,6 +143,7 @@ class Isolation(Scenario):
         self.assert_delivered(vms[0], tpm.acknowledged)
 
     def test_a_client_that_floods_one_socket_delays_no_other(self):
+        self.sim.flush_seconds = 5
         vms = self.start_all(2)
         quiet = self.guard.swtpm(vms[1])
         crowd = Crowd()
@@ -158,7 +162,8 @@ class Isolation(Scenario):
         for _ in range(50):
             quiet.write("permall", self.value())
         self.assertEqual(quiet.retries, 0)
-        self.assertLess(sorted(quiet.latencies)[-3], 0.4)
+        self.assertLess(sorted(quiet.latencies)[25], 0.3)
+        self.assertLess(max(quiet.latencies), 3)
         crowd.join(90)
         self.guard.wait_idle()
         self.assert_delivered(vms[1], quiet.acknowledged)

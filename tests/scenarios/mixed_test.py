@@ -4,6 +4,8 @@ from guardtest import EMPTY, SLOTS, Crowd, Scenario, main
 
 
 class Mixed(Scenario):
+    direct_timeout = "5s"
+
     def one_operation(self, connections, model, known):
         """One random request on one of the connections. `known` = slots whose value must be answerable."""
         device = self.random.choice(connections)

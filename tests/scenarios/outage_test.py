@@ -7,7 +7,7 @@ from guardtest import EMPTY, SLOTS, Crowd, Scenario, main
 
 class Outage(Scenario):
     def test_with_xapi_up_a_write_is_one_call_and_nothing_touches_the_disk(self):
-        (vm,) = self.start_all()
+        (vm,) = self.start_all(guard_options=["--direct-timeout", "5s"])
         tpm = self.guard.swtpm(vm)
         for _ in range(20):
             tpm.write("permall", self.value(6000))
@@ -66,7 +66,8 @@ class Outage(Scenario):
             tpm.write("permall", value)
             self.assertEqual(tpm.read("permall"), value)
         self.assertEqual(tpm.retries, 0)
-        self.assertLess(max(tpm.latencies), 2.0)
+        # One waits for direct-timeout, none for xapi, which does not answer at all.
+        self.assertLess(max(tpm.latencies), 5)
         # The write that hangs may still take effect, so the lane sends no other.
         self.assertEqual(self.guard.status()["doubt"], 1)
         self.sim.clear_faults()
@@ -79,12 +80,12 @@ class Outage(Scenario):
         (vm,) = self.start_all(guard_options=["--direct-timeout", "200ms"])
         tpm = self.guard.swtpm(vm)
         tpm.write("permall", self.value())
-        self.sim.fault("*", "delay", ms=700)
+        self.sim.fault("*", "delay", ms=3000)
         for _ in range(8):
             tpm.write("permall", self.value())
             tpm.write("volatilestate", self.value())
         self.assertEqual(tpm.retries, 0)
-        self.assertLess(max(tpm.latencies), 1.5)
+        self.assertLess(max(tpm.latencies), 2.5)
         self.sim.clear_faults()
         self.guard.wait_idle()
         self.assert_delivered(vm, tpm.acknowledged)

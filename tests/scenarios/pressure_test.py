@@ -4,6 +4,8 @@ from guardtest import SLOTS, Crowd, Scenario, main, vm_uuid
 
 
 class Pressure(Scenario):
+    direct_timeout = "5s"
+
     def fill(self, entries):
         """So many pending entries, three to a VM; answers the clients by VM."""
         tpms = {}

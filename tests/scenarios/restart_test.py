@@ -10,6 +10,8 @@ from guardtest import Crowd, Guard, Scenario, TransportError, main, vm_uuid
 
 
 class Restart(Scenario):
+    direct_timeout = "5s"
+
     def test_killed_with_entries_pending_everything_is_there_again(self):
         vms = self.start_all(6)
         tpms = [self.guard.swtpm(vm) for vm in vms]
