@@ -296,8 +296,10 @@ std::optional<Time> Lane::next_wake(const Context& cx) const {
   return wake;
 }
 
+/// What a lane without socket and entries still knows (a refusal, a doubt that is over) matters to nobody:
+/// the next device of that VM starts with a fresh read.
 bool Lane::disposable() const {
-  return !socket_open_ && !call_ && !doubt_ && !held_ && fetches_.empty() && !verify_next_ &&
+  return !socket_open_ && !call_ && !doubt_ && fetches_.empty() &&
          std::all_of(slots_.begin(), slots_.end(), [](const SlotState& s) { return s.none(); });
 }
 

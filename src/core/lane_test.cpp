@@ -370,6 +370,17 @@ TEST(Core, ForgetsLanesThatHoldNothing) {
   EXPECT_EQ(bench.core.snapshot().lanes, 0u);
 }
 
+TEST(Core, ForgetsAHeldLaneWhenItsSocketIsGoneAndNothingIsPending) {
+  Bench bench;
+  bench.step(SocketOpened{vm(1)});
+  bench.write(vm(1), 1, "a");
+  bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::lane);
+  EXPECT_EQ(bench.core.snapshot().held.size(), 1u);
+  bench.step(SocketClosed{vm(1)});
+  EXPECT_EQ(bench.core.snapshot().lanes, 0u);
+  EXPECT_TRUE(bench.core.snapshot().held.empty());
+}
+
 TEST(Core, CountsAnAnswerToNoCallAsItsOwnBugAndSurvives) {
   Bench bench;
   bench.step(DeliverDone{vm(1), 77, Outcome{}});

@@ -80,7 +80,7 @@ TEST(Options, RefuseWhatMakesNoSense) {
                                                        {"--journal-size", "32"},
                                                        {"--journal-size", "4099KiB"},
                                                        {"--journal-size", "1MiB"},
-                                                       {"--journal-max", "1MiB"},
+                                                       {"--journal-size", "2GiB"},
                                                        {"--upstream", "tcp:1"},
                                                        {"--state-dir", "relative"},
                                                        {"--queue-capacity", "0"},
