@@ -102,7 +102,7 @@ TEST(RecordFormat, NoiseIsNoRecordAndIsNotReadBeyondItsEnd) {
   std::mt19937_64 random(5);
   const auto valid = bytes_of(sample(16), 42);
   for (int i = 0; i < 20'000; ++i) {
-    std::vector<std::byte> noise(random() % 400);
+    std::vector<std::byte> noise(1 + random() % 400);
     for (auto& byte : noise) byte = static_cast<std::byte>(random());
     std::memcpy(noise.data(), valid.data(), std::min(noise.size(), static_cast<std::size_t>(random() % 105)));
     EXPECT_FALSE(decode_record(noise, sample(16).position, 42));
