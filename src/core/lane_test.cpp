@@ -154,6 +154,7 @@ TEST(Lane, RefusesWhatCanNeverFitTogetherWithTheOtherSlots) {
 
 TEST(Lane, RefusesAVmThatIsGoneWithoutJournalingAndAtOnceWhenThatIsCertain) {
   Bench bench;
+  bench.step(SocketOpened{vm(1)});
   for (int i = 0; i < 3; ++i) {
     bench.write(vm(1), 1, "a");
     const auto calls = bench.all<Deliver>();
