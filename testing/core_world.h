@@ -27,6 +27,7 @@ struct Move {
     write,
     read,
     commit_ok,
+    commit_full,
     commit_fail,
     removal_ok,
     removal_fail,
@@ -61,6 +62,7 @@ inline const char* name_of(Move::Kind kind) {
   static constexpr const char* names[] = {"write",
                                           "read",
                                           "commit durable",
+                                          "journal full",
                                           "commit failed",
                                           "removal durable",
                                           "removal failed",
@@ -113,6 +115,7 @@ class World {
     }
     for (std::size_t i = 0; i < commits.size(); ++i) {
       all.push_back({K::commit_ok, {}, {}, i});
+      all.push_back({K::commit_full, {}, {}, i});
       all.push_back({K::commit_fail, {}, {}, i});
     }
     for (std::size_t i = 0; i < removals.size(); ++i) {
@@ -154,8 +157,9 @@ class World {
       case K::read:
         return read(move.owner, move.slot);
       case K::commit_ok:
+      case K::commit_full:
       case K::commit_fail:
-        return commit(move.index, move.kind == K::commit_ok);
+        return commit(move.index, move.kind);
       case K::removal_ok:
       case K::removal_fail:
         return remove(move.index, move.kind == K::removal_ok);
@@ -259,17 +263,21 @@ class World {
     step(ReadArrived{requests_, owner, slot});
   }
 
-  void commit(std::size_t index, bool ok) {
+  void commit(std::size_t index, Move::Kind kind) {
     const Commit done = commits[index];
     commits.erase(commits.begin() + static_cast<std::ptrdiff_t>(index));
-    if (ok) {
-      auto& entries = disk_[{done.owner, done.slot}];
+    auto& entries = disk_[{done.owner, done.slot}];
+    CommitDone::Result result = CommitDone::Result::failed;
+    if (kind == Move::Kind::commit_ok) {
+      result = CommitDone::Result::durable;
       entries[done.sequence].durable = true;
       // A newer durable record ends the older ones at replay.
       entries.erase(entries.begin(), entries.find(done.sequence));
+    } else if (kind == Move::Kind::commit_full) {
+      result = CommitDone::Result::full;
+      entries.erase(done.sequence);
     }
-    step(CommitDone{done.owner, done.slot, done.sequence,
-                    ok ? CommitDone::Result::durable : CommitDone::Result::failed});
+    step(CommitDone{done.owner, done.slot, done.sequence, result});
   }
 
   void remove(std::size_t index, bool ok) {

@@ -53,6 +53,8 @@ inline constexpr milliseconds direct_timeout{500};
 inline constexpr seconds upstream_timeout{120};
 /// Option doubt-window: how long after a lost connection an unanswered update is still feared.
 inline constexpr seconds doubt_window{120};
+/// How often a lane in doubt asks whether the session of the doubtful update still lives.
+inline constexpr seconds doubt_probe{5};
 /// A doubt that lasts longer than this is reported.
 inline constexpr minutes doubt_report{15};
 inline constexpr seconds probe_timeout{2};

@@ -33,7 +33,8 @@ struct ReadArrived {
   Owner owner;
   Slot slot = Slot::permall;
 };
-/// The journal's answer to Commit. After `full` and `failed` the record may be on the disk all the same.
+/// The journal's answer to Commit. After `full` the record is certainly not on the disk; after `failed` it may
+/// be there all the same (rule 10).
 struct CommitDone {
   enum class Result { durable, full, failed };
   Owner owner;

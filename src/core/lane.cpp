@@ -258,6 +258,10 @@ void Lane::tick(Context& cx) {
     doubt_.reset();
     advance(cx);
   }
+  if (doubt_ && doubt_->probe_at <= cx.now) {
+    doubt_->probe_at = cx.now + Time(limits::doubt_probe);
+    cx.shared.health.doubtful(cx.out);
+  }
   if (call_ && !call_->late && call_->started + cx.shared.config.direct_timeout <= cx.now) {
     call_->late = true;
     uncount(cx, *call_);
@@ -281,7 +285,7 @@ std::optional<Time> Lane::next_wake(const Context& cx) const {
   const auto consider = [&wake](Time when) {
     if (!wake || when < *wake) wake = when;
   };
-  if (doubt_) consider(doubt_->until);
+  if (doubt_) consider(std::min(doubt_->until, doubt_->probe_at));
   if (call_ && !call_->late) consider(call_->started + cx.shared.config.direct_timeout);
   if (call_ && call_->late && !call_->reported) consider(call_->started + Time(limits::doubt_report));
   for (const SlotState& s : slots_) {

@@ -158,6 +158,7 @@ class Lane {
   struct Doubt {
     Time until{};
     Epoch epoch = 0;
+    Time probe_at{};  ///< when to ask again whether the session still lives
   };
   struct Held {
     Outcome::Kind kind = Outcome::Kind::lane;

@@ -141,7 +141,9 @@ void Lane::enter_doubt(Context& cx, Epoch epoch) {
   verify_next_ = true;
   // The session is over already: what was sent in it can take effect no more.
   if (epoch != 0 && epoch <= cx.shared.ended_epoch) return;
-  doubt_ = Doubt{cx.now + cx.shared.config.doubt_window, epoch};
+  doubt_ = Doubt{cx.now + cx.shared.config.doubt_window, epoch, cx.now + Time(limits::doubt_probe)};
+  // If the upstream has restarted, a small call finds out, and the doubt is over.
+  cx.shared.health.doubtful(cx.out);
 }
 
 void Lane::note_failure(Context& cx, Kind kind, const std::string& reason) {

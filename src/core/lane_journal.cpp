@@ -46,8 +46,10 @@ void Lane::commit_done(Context& cx, const CommitDone& event) {
     if (held_ && held_->kind == Kind::payload) clear_held(cx);
     if (s.durable->sequence <= s.delivered) start_removal(cx, event.slot);
   } else {
-    s.failed = event.sequence;
-    s.retry_removal = cx.now + Time(limits::removal_retry);
+    if (event.result == CommitDone::Result::failed) {
+      s.failed = event.sequence;
+      s.retry_removal = cx.now + Time(limits::removal_retry);
+    }
     answer(cx, done.writers, event.sequence <= s.delivered ? WriteStatus::accepted : WriteStatus::unavailable,
            true);
   }
@@ -88,12 +90,13 @@ void Lane::replace_durable(Context& cx, Slot slot, std::optional<Entry> entry) {
   SlotState& s = at(slot);
   Queue& queue = cx.shared.queue;
   const std::optional<Entry> old = std::exchange(s.durable, std::move(entry));
-  // The new one first: replacing the only pending entry is no end of the outage.
-  if (s.durable) {
-    s.durable->queued = queue.add(s.durable->size);
-    if (!s.durable->queued) s.durable->value.reset();
+  if (!s.durable) {
+    if (old) queue.remove(old->size, old->queued);
+    return;
   }
-  if (old) queue.remove(old->size, old->queued);
+  s.durable->queued =
+      old ? queue.replace(old->size, old->queued, s.durable->size) : queue.add(s.durable->size);
+  if (!s.durable->queued) s.durable->value.reset();
 }
 
 void Lane::recover(Context& cx, RecoveredEntry found) {

@@ -301,6 +301,33 @@ TEST(Core, IsEngagedUpToTheCapacityOfTheQueueAndDisengagedBeyond) {
   EXPECT_EQ(mode_with(513), Mode::disengaged);
 }
 
+TEST(Core, StaysEngagedWhenAnEntryIsReplacedInAFullQueue) {
+  Config config;
+  config.queue_entries = 2;
+  Bench bench(config);
+  bench.go_down();
+  bench.journal(vm(1), 1, "a");
+  bench.journal(vm(1), 2, "b");
+  EXPECT_EQ(bench.core.pending_entries(), 2u);
+  EXPECT_EQ(bench.core.mode(), Mode::engaged);
+  bench.journal(vm(2), 3, "c");
+  EXPECT_EQ(bench.core.mode(), Mode::disengaged);
+  bench.journal(vm(2), 4, "d");
+  EXPECT_EQ(bench.core.mode(), Mode::disengaged) << "until nothing is pending";
+}
+
+TEST(Core, AsksAtOnceAndThenNowAndAgainWhetherTheSessionOfADoubtStillLives) {
+  Bench bench;
+  bench.write(vm(1), 1, "a");
+  bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::unknown, 7);
+  EXPECT_EQ(bench.all<Probe>().size(), 1u);
+  bench.step(ProbeDone{true, ""});
+  bench.after(seconds(4));
+  EXPECT_TRUE(bench.all<Probe>().empty());
+  bench.after(seconds(1));
+  EXPECT_EQ(bench.all<Probe>().size(), 1u);
+}
+
 TEST(Core, ReadsValuesBackThatTheQueueDidNotCarryAndReturnsToDirect) {
   Config config;
   config.queue_entries = 1;

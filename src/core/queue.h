@@ -54,6 +54,18 @@ class Queue {
     if (pending_ == 0) overflowed_ = false;
   }
 
+  /// An entry takes the place of another one of its slot: what is pending never becomes more or nothing on
+  /// the way. Returns as add().
+  bool replace(std::size_t old_bytes, bool old_queued, std::size_t bytes) {
+    pending_bytes_ -= old_bytes;
+    --pending_;
+    if (old_queued) {
+      --queued_;
+      queued_bytes_ -= old_bytes;
+    }
+    return add(bytes);
+  }
+
   Mode mode() const {
     if (pending_ == 0) return Mode::direct;
     return overflowed_ ? Mode::disengaged : Mode::engaged;
