@@ -1,0 +1,262 @@
+// The engine with the real journal on a simulated disk, an upstream that answers when the test says so, and a
+// loop of the test's own.
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "testing/sim_disk.h"
+
+namespace guard::engine {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+/// Runs posted work and alarms on the test's thread; its clock stands still until the test moves it.
+class TestLoop {
+ public:
+  Host host() {
+    Host host;
+    host.post = [this](std::function<void()> work) {
+      const std::lock_guard lock(mutex_);
+      posted_.push_back(std::move(work));
+      wake_.notify_one();
+    };
+    host.at = [this](Time when, std::function<void()> work) { alarms_.emplace(when, std::move(work)); };
+    host.now = [this] { return now_; };
+    host.wall_ms = [] { return std::int64_t{1'700'000'000'000}; };
+    return host;
+  }
+  /// Runs what is posted until `done()`; fails the test when nothing comes for long.
+  void run_until(const std::function<bool()>& done) {
+    while (!done()) {
+      std::function<void()> work;
+      {
+        std::unique_lock lock(mutex_);
+        ASSERT_TRUE(wake_.wait_for(lock, seconds(60), [this] { return !posted_.empty(); }))
+            << "nothing happens";
+        work = std::move(posted_.front());
+        posted_.pop_front();
+      }
+      work();
+    }
+  }
+  void advance(Time time) {
+    now_ += time;
+    while (!alarms_.empty() && alarms_.begin()->first <= now_) {
+      auto work = std::move(alarms_.begin()->second);
+      alarms_.erase(alarms_.begin());
+      work();
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> posted_;
+  std::multimap<Time, std::function<void()>> alarms_;
+  Time now_{seconds(1000)};
+};
+
+/// Keeps contents in memory. Up: answers before the call returns. Down: refuses. Held back: answers later.
+class TestUpstream final : public Upstream {
+ public:
+  UpstreamLimits limits() const override { return {1 << 20, 1 << 20}; }
+  void set_events(UpstreamEvents* events) override { events_ = events; }
+  void deliver(Delivery delivery, std::function<void(Outcome)> done) override {
+    auto answer = [this, delivery = std::move(delivery), done = std::move(done)] {
+      Outcome outcome;
+      outcome.epoch = 1;
+      outcome.upstream_suspect = !up;
+      outcome.reason = "down";
+      if (up) {
+        Contents& standing = contents[delivery.owner];
+        for (const SlotWrite& write : delivery.writes) standing[write.slot] = write.value;
+        outcome.kind = Outcome::Kind::delivered;
+        outcome.contents = standing;
+      }
+      done(std::move(outcome));
+    };
+    if (hold_back)
+      held_back.push_back(std::move(answer));
+    else
+      answer();
+  }
+  void fetch(Owner owner, std::function<void(Fetched)> done) override {
+    Fetched fetched;
+    fetched.epoch = 1;
+    fetched.kind = up ? Outcome::Kind::delivered : Outcome::Kind::transient;
+    fetched.contents = contents[owner];
+    done(std::move(fetched));
+  }
+  void probe(std::function<void(Outcome)> done) override {
+    Outcome outcome;
+    if (up) outcome.kind = Outcome::Kind::delivered;
+    done(std::move(outcome));
+  }
+
+  bool up = true;
+  bool hold_back = false;
+  std::vector<std::function<void()>> held_back;
+  std::map<Owner, Contents> contents;
+  UpstreamEvents* events_ = nullptr;
+};
+
+class EngineTest : public ::testing::Test {
+ protected:
+  EngineTest() { owner.vm.bytes[0] = 7; }
+
+  std::unique_ptr<journal::Store> store() {
+    auto opened = journal::Store::open(
+        disk.root(), {.size = 4 << 20, .max_size = 8 << 20}, [this] { return ++salt; }, null_logger());
+    EXPECT_TRUE(opened) << opened.error().message;
+    return std::move(*opened);
+  }
+  void start() {
+    engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
+    engine->start(store());
+    lane = engine->open_lane(owner);
+  }
+  std::optional<WriteStatus> write(const std::string& bytes) {
+    auto status = std::make_shared<std::optional<WriteStatus>>();
+    lane->write(Slot::permall, Value(bytes), [status](WriteStatus s) { *status = s; });
+    last = status;
+    return *status;
+  }
+  ReadResult read() {
+    std::optional<ReadResult> result;
+    lane->read(Slot::permall, [&result](ReadResult r) { result = std::move(r); });
+    loop.run_until([&result] { return result.has_value(); });
+    return *result;
+  }
+
+  testing::SimDisk disk{1};
+  std::uint64_t salt = 0;
+  TestLoop loop;
+  TestUpstream upstream;
+  Owner owner;
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<LaneAccess> lane;
+  std::shared_ptr<std::optional<WriteStatus>> last;
+};
+
+TEST_F(EngineTest, AnswersADirectWriteThatTheUpstreamAnswersInPlace) {
+  start();
+  EXPECT_EQ(write("a"), WriteStatus::accepted);
+  EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("a"));
+  EXPECT_EQ(engine->snapshot().counters.commits, 0u);
+}
+
+TEST_F(EngineTest, KeepsServesAndDeliversWhatTheUpstreamCannotTake) {
+  start();
+  upstream.up = false;
+  write("a");
+  loop.run_until([this] { return last->has_value(); });
+  EXPECT_EQ(**last, WriteStatus::accepted);
+  EXPECT_EQ(read().source, ReadResult::Source::pending);
+  upstream.up = true;
+  std::optional<bool> drained;
+  engine->drain(engine->now() + seconds(5), [&drained](bool d) { drained = d; });
+  loop.run_until([&drained] { return drained.has_value(); });
+  EXPECT_TRUE(*drained);
+  EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("a"));
+  EXPECT_EQ(engine->snapshot().mode, core::Mode::direct);
+}
+
+TEST_F(EngineTest, FindsAfterAKillWhatWasAcknowledged) {
+  start();
+  upstream.up = false;
+  write("a");
+  loop.run_until([this] { return last->has_value(); });
+  disk.crash();
+  lane.reset();
+  engine.reset();
+  start();
+  EXPECT_EQ(engine->snapshot().pending_entries, 1u);
+  const ReadResult result = read();
+  EXPECT_EQ(result.source, ReadResult::Source::pending);
+  EXPECT_EQ(result.value, Value("a"));
+}
+
+TEST_F(EngineTest, AnswersUnavailableWhileTheJournalIsUnread) {
+  engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
+  lane = engine->open_lane(owner);
+  EXPECT_EQ(write("a"), WriteStatus::unavailable);
+  EXPECT_EQ(read().source, ReadResult::Source::none) << "an unread journal makes every lane unknown (P4)";
+  engine->start(store());
+  EXPECT_EQ(write("a"), WriteStatus::accepted);
+}
+
+TEST_F(EngineTest, SaysWhenADrainDoesNotFinish) {
+  start();
+  upstream.up = false;
+  write("a");
+  loop.run_until([this] { return last->has_value(); });
+  std::optional<bool> drained;
+  engine->drain(engine->now() + seconds(5), [&drained](bool d) { drained = d; });
+  EXPECT_FALSE(drained);
+  loop.advance(seconds(5));
+  ASSERT_TRUE(drained);
+  EXPECT_FALSE(*drained);
+}
+
+TEST_F(EngineTest, WaitsForUpdatesUnderWayAndNotForEver) {
+  start();
+  upstream.hold_back = true;
+  write("a");
+  unsigned quiet = 0;
+  engine->when_quiet(engine->now() + seconds(10), [&quiet] { ++quiet; });
+  engine->when_quiet(engine->now() + milliseconds(100), [&quiet] { ++quiet; });
+  EXPECT_EQ(quiet, 0u);
+  loop.advance(milliseconds(100));
+  EXPECT_EQ(quiet, 1u) << "at its deadline";
+  upstream.held_back.front()();
+  EXPECT_EQ(quiet, 2u) << "once nothing is under way";
+}
+
+TEST_F(EngineTest, SurvivesAnswersThatComeAfterItsEnd) {
+  start();
+  upstream.hold_back = true;
+  write("a");
+  loop.advance(milliseconds(500));
+  lane.reset();
+  engine.reset();
+  upstream.held_back.front()();
+  loop.advance(seconds(10));
+}
+
+TEST_F(EngineTest, RefusesASlotOfAnotherDevice) {
+  start();
+  std::optional<WriteStatus> status;
+  lane->write(Slot::nvram, Value("a"), [&status](WriteStatus s) { status = s; });
+  EXPECT_EQ(status, WriteStatus::unavailable);
+  std::optional<ReadResult> result;
+  lane->read(Slot::nvram, [&result](ReadResult r) { result = std::move(r); });
+  EXPECT_EQ(result->source, ReadResult::Source::none);
+}
+
+TEST_F(EngineTest, AnswersUnavailableWhenTheDiskFailsAndTheUpstreamIsDownAndRecoversByItself) {
+  start();
+  upstream.up = false;
+  disk.fail_all(testing::SimDisk::Kind::sync, EIO);
+  write("a");
+  loop.run_until([this] { return last->has_value(); });
+  EXPECT_EQ(**last, WriteStatus::unavailable);
+  disk.heal();
+  // The client tries again, as swtpm does, until the journal has recovered.
+  for (int i = 0; i < 1000 && **last != WriteStatus::accepted; ++i) {
+    std::this_thread::sleep_for(milliseconds(50));
+    write("a");
+    loop.run_until([this] { return last->has_value(); });
+  }
+  EXPECT_EQ(**last, WriteStatus::accepted);
+}
+
+}  // namespace
+}  // namespace guard::engine
