@@ -32,6 +32,7 @@ struct Move {
     removal_ok,
     removal_fail,
     load_ok,
+    load_damaged,
     load_fail,
     delivered,
     transient,
@@ -67,6 +68,7 @@ inline const char* name_of(Move::Kind kind) {
                                           "removal durable",
                                           "removal failed",
                                           "value read",
+                                          "value damaged",
                                           "value unreadable",
                                           "delivered",
                                           "transient",
@@ -124,6 +126,7 @@ class World {
     }
     for (std::size_t i = 0; i < loads.size(); ++i) {
       all.push_back({K::load_ok, {}, {}, i});
+      all.push_back({K::load_damaged, {}, {}, i});
       all.push_back({K::load_fail, {}, {}, i});
     }
     for (std::size_t i = 0; i < delivers.size(); ++i) {
@@ -164,8 +167,9 @@ class World {
       case K::removal_fail:
         return remove(move.index, move.kind == K::removal_ok);
       case K::load_ok:
+      case K::load_damaged:
       case K::load_fail:
-        return load(move.index, move.kind == K::load_ok);
+        return load(move.index, move.kind);
       case K::late_effect:
         put(late[move.index].call.delivery);
         late.erase(late.begin() + static_cast<std::ptrdiff_t>(move.index));
@@ -290,14 +294,22 @@ class World {
     step(RemovalDone{done.owner, done.slot, done.up_to, ok});
   }
 
-  void load(std::size_t index, bool ok) {
+  void load(std::size_t index, Move::Kind kind) {
     const core::ReadBack wanted = loads[index];
     loads.erase(loads.begin() + static_cast<std::ptrdiff_t>(index));
     const auto& entries = disk_[{wanted.owner, wanted.slot}];
     const auto found = entries.find(wanted.sequence);
-    std::optional<Value> value;
-    if (ok && found != entries.end()) value = found->second.value;
-    step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, value});
+    ValueRead read{wanted.owner, wanted.slot, wanted.sequence, std::nullopt, ValueRead::Trouble::none};
+    if (kind == Move::Kind::load_fail) {
+      read.trouble = ValueRead::Trouble::failed;
+    } else if (found == entries.end()) {
+      read.trouble = ValueRead::Trouble::gone;
+    } else if (kind == Move::Kind::load_damaged) {
+      read.trouble = ValueRead::Trouble::damaged;
+    } else {
+      read.value = found->second.value;
+    }
+    step(std::move(read));
   }
 
   /// The update takes effect upstream.

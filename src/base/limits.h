@@ -35,6 +35,8 @@ inline constexpr milliseconds drain_grace{200};
 inline constexpr milliseconds accept_retry{250};
 /// swtpm uses one connection and, after a close in mid-request, briefly two.
 inline constexpr unsigned connections_per_socket = 4;
+/// Descriptors for a full host: 2,000 VMs with a socket and a connection each, the calls to xapi, and room.
+inline constexpr unsigned long descriptors_wanted = 8192;
 /// What waits while four connections are busy; and while the guard restarts.
 inline constexpr int listen_backlog = 128;
 /// A GET that the upstream has not answered by then is 503 (the client tries again).

@@ -28,11 +28,11 @@ std::string walk(std::uint64_t seed, unsigned lanes, unsigned steps, unsigned fa
   core::Random random{seed};
   core::Config config;
   config.seed = seed;
-  config.queue_entries = 2;  // so that values are read back, too
+  config.queue_entries = 1;  // so that values are read back, too
   config.commit_bytes = 8;   // so that lanes wait for room
   std::vector<Owner> owners;
   for (unsigned i = 0; i < lanes; ++i) owners.push_back(owner_number(static_cast<std::uint8_t>(i + 1)));
-  World world(config, owners, {Slot::permall, Slot::volatilestate});
+  World world(config, owners, {Slot::permall, Slot::savestate, Slot::volatilestate});
   std::string history;
   for (unsigned i = 0; i < steps && world.failures.empty(); ++i) {
     using K = Move::Kind;

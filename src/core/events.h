@@ -33,8 +33,8 @@ struct ReadArrived {
   Owner owner;
   Slot slot = Slot::permall;
 };
-/// The journal's answer to Commit. After `full` the record is certainly not on the disk; after `failed` it may
-/// be there all the same (rule 10).
+/// The journal's answer to Commit. After `full` the record is certainly not on the disk; after `failed` it
+/// may be there all the same (rule 10).
 struct CommitDone {
   enum class Result { durable, full, failed };
   Owner owner;
@@ -48,12 +48,19 @@ struct RemovalDone {
   Sequence up_to = 0;
   bool durable = false;
 };
-/// The journal's answer to ReadBack; no value: it could not be read (or was superseded meanwhile).
+/// The journal's answer to ReadBack.
 struct ValueRead {
+  enum class Trouble {
+    none,     ///< `value` is there
+    gone,     ///< no such entry: superseded or removed, or its record was lost
+    damaged,  ///< the record is there and its value is not what was written
+    failed,   ///< the disk refused; trying again may help
+  };
   Owner owner;
   Slot slot = Slot::permall;
   Sequence sequence = 0;
   std::optional<Value> value;
+  Trouble trouble = Trouble::none;
 };
 struct DeliverDone {
   Owner owner;

@@ -73,10 +73,10 @@ bool Lane::fits(const Context& cx, Slot slot, std::size_t size) const {
       total += s.next->entry.size;
     else if (s.committing)
       total += s.committing->entry.size;
+    else if (s.durable)  // newer than anything a call still carries
+      total += s.durable->size;
     else if (call_ && call_->sent[i])
       total += call_->sent[i]->entry.size;
-    else if (s.durable)
-      total += s.durable->size;
     else if (known_)
       total += known_->contents[other].size();
   }
@@ -144,7 +144,7 @@ void Lane::send_direct(Context& cx) {
 }
 
 void Lane::deliver_done(Context& cx, const DeliverDone& event) {
-  if (!call_ || call_->id != event.call || call_->loading > 0) return invariant(cx, "answer to no call");
+  if (!call_ || call_->id != event.call || call_->is_loading()) return invariant(cx, "answer to no call");
   Call call = std::move(*call_);
   call_.reset();
   ++generation_;
@@ -323,7 +323,7 @@ std::string Lane::describe() const {
   std::string text = "call=";
   text += !call_                              ? "none"
           : call_->kind == Call::Kind::direct ? "direct"
-          : call_->loading > 0                ? "loading"
+          : call_->is_loading()               ? "loading"
                                               : "delivery";
   text += " doubt=";
   text += call_ && call_->late ? "open" : doubt_ ? "window" : "none";

@@ -38,6 +38,7 @@
 // lane_table_test.cpp: docs/LANE_TABLE.md.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
@@ -134,7 +135,7 @@ class Lane {
     Sequence delivered = 0;                 ///< entries up to this sequence have arrived upstream
     Sequence failed = 0;                    ///< a failed commit that may be on the disk all the same
     Time retry_removal{};                   ///< not before
-    std::vector<RequestId> commit_readers;  ///< wait for the commit under way
+    std::vector<RequestId> commit_readers;  ///< wait for the commit or removal under way
     std::vector<std::pair<RequestId, Sequence>> back_readers;  ///< wait for a value from the journal
     std::vector<Digest> history;  ///< what was known upstream, then what was attempted since
     bool base_known = false;      ///< history starts with a value confirmed by the upstream
@@ -150,10 +151,13 @@ class Lane {
     bool late = false;     ///< unanswered for direct-timeout: the lane is in doubt, others are not held up
     bool counted = false;  ///< counts against delivery-concurrency
     bool reported = false;
-    unsigned loading = 0;  ///< values still being read back; the update was not sent yet
-    bool load_failed = false;
+    std::array<bool, slot_count> loading{};  ///< values still being read back; the update was not sent yet
+    bool load_failed = false;                ///< the disk refused one of them
+    std::optional<Slot> unreadable;          ///< one of them is damaged or lost for good
     unsigned restarts = 0;
     std::array<std::optional<Waiting>, slot_count> sent;
+
+    bool is_loading() const { return std::find(loading.begin(), loading.end(), true) != loading.end(); }
   };
   struct Doubt {
     Time until{};
@@ -195,6 +199,7 @@ class Lane {
   void to_journal(Context& cx, Call& call);
   void start_commit(Context& cx, Slot slot);
   void start_removal(Context& cx, Slot slot);
+  void value_loaded(Context& cx, const ValueRead& event, bool lost);
   void send_delivery(Context& cx);
   void settle_delivered(Context& cx, const Call& call, const Outcome& outcome);
   void uncount(Context& cx, Call& call);

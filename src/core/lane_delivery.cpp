@@ -45,10 +45,10 @@ void Lane::start_delivery(Context& cx) {
     if (!s.durable || s.durable->sequence <= s.delivered) continue;
     call.sent[i] = Waiting{*s.durable, {}};
     if (s.durable->value) continue;
-    ++call.loading;
+    call.loading[i] = true;
     cx.out.push_back(ReadBack{owner_, slot_at(i), s.durable->sequence});
   }
-  const bool ready = call.loading == 0;
+  const bool ready = !call.is_loading();
   call_ = std::move(call);
   if (ready) send_delivery(cx);
 }
@@ -62,8 +62,10 @@ void Lane::send_delivery(Context& cx) {
     const SlotState& s = slots_[i];
     Entry& entry = call_->sent[i]->entry;
     // Superseded while values were read back: its successor has its own turn.
-    if (!s.durable || s.durable->sequence != entry.sequence) call_->sent[i].reset();
-    if (!call_->sent[i] || !entry.value) continue;
+    if (!s.durable || s.durable->sequence != entry.sequence || !entry.value) {
+      call_->sent[i].reset();
+      continue;
+    }
     SlotWrite write{slot_at(i), entry.sequence, *entry.value, entry.vtpm, {}, false};
     if (entry.suspect) {
       // Damage may have hidden a newer write of this slot: only over what it was based on (P10, P14).
@@ -72,8 +74,12 @@ void Lane::send_delivery(Context& cx) {
     }
     delivery.writes.push_back(std::move(write));
   }
-  if (call_->load_failed || delivery.writes.empty()) {
-    if (call_->load_failed) {
+  if (call_->unreadable || call_->load_failed || delivery.writes.empty()) {
+    if (call_->unreadable) {
+      // Half a TPM is worse than an old one: the lane is held, and a newer write takes the place of the lost.
+      note_failure(cx, Kind::payload,
+                   std::string(name_of(*call_->unreadable)) + " cannot be read back from the journal");
+    } else if (call_->load_failed) {
       retry_at_ = cx.now +
                   retry_backoff_.next(limits::probe_backoff_min, limits::probe_backoff_max, cx.shared.random);
     }

@@ -78,12 +78,14 @@ void Lane::removal_done(Context& cx, const RemovalDone& event) {
   journal_trouble(cx, !event.durable, "removal failed");
   if (!event.durable) {
     s.retry_removal = cx.now + Time(limits::removal_retry);
+    if (!s.committing) requeue_readers(cx, std::exchange(s.commit_readers, {}), event.slot);
     return;
   }
   if (s.failed <= event.up_to) s.failed = 0;
   if (s.durable && s.durable->sequence <= event.up_to) replace_durable(cx, event.slot, std::nullopt);
   if (s.durable && s.durable->sequence <= s.delivered) start_removal(cx, event.slot);
   advance(cx);
+  if (!s.committing) requeue_readers(cx, std::exchange(s.commit_readers, {}), event.slot);
 }
 
 void Lane::replace_durable(Context& cx, Slot slot, std::optional<Entry> entry) {
@@ -120,29 +122,43 @@ void Lane::recover(Context& cx, RecoveredEntry found) {
 void Lane::value_read(Context& cx, const ValueRead& event) {
   SlotState& s = at(event.slot);
   const bool current = s.durable && s.durable->sequence == event.sequence;
-  if (!event.value && current) journal_trouble(cx, true, "read failed");
+  // A commit or removal in the same batch ends the entry on the disk before its completion ends it here.
+  const bool ending = event.trouble == ValueRead::Trouble::gone && (s.committing || s.removing != 0);
+  const bool lost = !event.value && current && !ending;
+  if (lost) journal_trouble(cx, true, "an entry cannot be read back");
   std::vector<RequestId> again;
   std::erase_if(s.back_readers, [&](const auto& reader) {
     if (reader.second != event.sequence) return false;
-    if (event.value)
+    if (event.value) {
       answer(cx, reader.first, ReadResult::Source::pending, *event.value);
-    else if (current)
+    } else if (lost) {
       answer(cx, reader.first, ReadResult::Source::none, {});
-    else
+    } else if (current) {
+      s.commit_readers.push_back(reader.first);
+    } else {
       again.push_back(reader.first);
+    }
     return true;
   });
   requeue_readers(cx, std::move(again), event.slot);
+  value_loaded(cx, event, lost);
+}
 
-  if (!call_ || call_->loading == 0) return;
-  auto& sent = call_->sent[static_cast<std::size_t>(event.slot)];
-  if (!sent || sent->entry.sequence != event.sequence || sent->entry.value) return;
+/// The same for a delivery that waits for this value.
+void Lane::value_loaded(Context& cx, const ValueRead& event, bool lost) {
+  const auto i = static_cast<std::size_t>(event.slot);
+  if (!call_ || !call_->loading[i] || call_->sent[i]->entry.sequence != event.sequence) return;
+  call_->loading[i] = false;
   if (event.value) {
-    sent->entry.value = event.value;
-  } else if (current) {
+    call_->sent[i]->entry.value = event.value;
+  } else if (!lost) {
+    call_->sent[i].reset();  // superseded meanwhile; its successor has its own turn
+  } else if (event.trouble == ValueRead::Trouble::failed) {
     call_->load_failed = true;
+  } else {
+    call_->unreadable = event.slot;
   }
-  if (--call_->loading == 0) send_delivery(cx);
+  if (!call_->is_loading()) send_delivery(cx);
 }
 
 }  // namespace guard::core

@@ -339,7 +339,7 @@ TEST(Core, ReadsValuesBackThatTheQueueDidNotCarryAndReturnsToDirect) {
   bench.step(ProbeDone{true, ""});
   const core::ReadBack wanted = bench.one<core::ReadBack>();
   const Deliver carried = bench.one<Deliver>();
-  bench.step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, Value("a")});
+  bench.step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, Value("a"), {}});
   const Deliver read_back = bench.one<Deliver>();
   EXPECT_EQ(read_back.delivery.writes[0].value, Value("a"));
   for (const Deliver& call : {carried, read_back}) {
@@ -350,6 +350,79 @@ TEST(Core, ReadsValuesBackThatTheQueueDidNotCarryAndReturnsToDirect) {
   EXPECT_EQ(bench.core.mode(), Mode::direct);
   bench.write(vm(1), 5, "b");
   EXPECT_EQ(bench.all<Deliver>().size(), 1u);
+}
+
+/// A core as after a restart: entries of three slots, their values on the disk only, the upstream down.
+void recover_three(Bench& bench) {
+  for (const Slot slot : {Slot::permall, Slot::savestate, Slot::volatilestate}) {
+    RecoveredEntry entry;
+    entry.slot = slot;
+    entry.sequence = static_cast<Sequence>(slot) + 1;
+    entry.size = 4;
+    bench.core.recover(vm(1), entry, bench.now);
+  }
+  bench.step(Kick{});
+  for (const core::ReadBack& wanted : bench.all<core::ReadBack>()) {
+    bench.step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, Value("old"), {}});
+  }
+  const auto calls = bench.all<Deliver>();
+  ASSERT_EQ(calls.size(), 1u);
+  bench.deliver_done(calls.front(), Outcome::Kind::transient, 1, true);
+}
+
+TEST(Lane, NeverRemovesWhatItDidNotSend) {
+  Bench bench;
+  recover_three(bench);
+  // A client reads permall back from the disk while its replacement is being committed, and so does a
+  // delivery: both find the entry gone. That is one value less to wait for, not two.
+  bench.write(vm(1), 1, "new");
+  const Commit commit = bench.one<Commit>();
+  bench.step(ReadArrived{2, vm(1), Slot::permall});
+  bench.after(seconds(10));
+  bench.step(ProbeDone{true, ""});
+  ASSERT_EQ(bench.all<core::ReadBack>().size(), 3u);
+  bench.step(CommitDone{vm(1), Slot::permall, commit.sequence, CommitDone::Result::durable});
+  using Trouble = ValueRead::Trouble;
+  bench.step(ValueRead{vm(1), Slot::permall, 1, std::nullopt, Trouble::gone});
+  bench.step(ValueRead{vm(1), Slot::permall, 1, std::nullopt, Trouble::gone});
+  bench.step(ValueRead{vm(1), Slot::savestate, 2, Value("old"), Trouble::none});
+  EXPECT_TRUE(bench.all<Deliver>().empty()) << "volatilestate is still being read";
+  bench.step(ValueRead{vm(1), Slot::volatilestate, 3, Value("old"), Trouble::none});
+  EXPECT_EQ(bench.one<Deliver>().delivery.writes.size(), 2u);
+}
+
+TEST(Lane, IsHeldInSightWhenAnEntryIsDamagedAndReleasedByANewerWrite) {
+  Bench bench;
+  recover_three(bench);
+  bench.after(seconds(10));
+  bench.step(ProbeDone{true, ""});
+  using Trouble = ValueRead::Trouble;
+  bench.step(ValueRead{vm(1), Slot::permall, 1, Value("old"), Trouble::none});
+  bench.step(ValueRead{vm(1), Slot::savestate, 2, Value("old"), Trouble::none});
+  bench.step(ValueRead{vm(1), Slot::volatilestate, 3, std::nullopt, Trouble::damaged});
+  EXPECT_TRUE(bench.all<Deliver>().empty()) << "half a TPM is worse than an old one";
+  ASSERT_EQ(bench.core.snapshot().held.size(), 1u);
+  EXPECT_NE(bench.core.snapshot().held.front().reason.find("volatilestate cannot be read back"),
+            std::string::npos);
+  bench.write(vm(1), 9, "", Slot::volatilestate);
+  const Commit commit = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), Slot::volatilestate, commit.sequence, CommitDone::Result::durable});
+  EXPECT_TRUE(bench.core.snapshot().held.empty());
+  EXPECT_EQ(bench.all<core::ReadBack>().size(), 2u) << "delivered again, the rest read back";
+}
+
+TEST(Lane, CountsWhatIsDurableNotWhatAHangingCallStillCarries) {
+  Bench bench;
+  const std::string large(600'000, 'A');
+  bench.write(vm(1), 1, large, Slot::volatilestate);
+  bench.after(milliseconds(500));
+  Commit commit = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), commit.slot, commit.sequence, CommitDone::Result::durable});
+  bench.write(vm(1), 2, "", Slot::volatilestate);
+  commit = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), commit.slot, commit.sequence, CommitDone::Result::durable});
+  bench.write(vm(1), 3, large);
+  EXPECT_EQ(bench.all<Commit>().size(), 1u) << "it fits: the other state was deleted";
 }
 
 TEST(Core, EndsDoubtWhenTheSessionTurnsOutToBeOver) {

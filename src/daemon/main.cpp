@@ -1,4 +1,5 @@
 // xapi-guard(8): keeps the device state of VMs safe while xapi is away. See ARCHITECTURE.md.
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <csignal>
@@ -6,10 +7,32 @@
 #include <exception>
 #include <string>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
+
+namespace {
+
+/// Device sockets and their connections take descriptors; the usual soft limit of 1,024 is for programs that
+/// use select(2). Too low a hard limit is said, not fatal.
+void raise_descriptor_limit(guard::Logger& log) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = limit.rlim_max == RLIM_INFINITY ? 65'536 : limit.rlim_max;
+  if (limit.rlim_cur < wanted) {
+    limit.rlim_cur = wanted;
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+    (void)::getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  if (limit.rlim_cur < guard::limits::descriptors_wanted) {
+    log.log(guard::LogLevel::warning, "few_descriptors",
+            {{"limit", limit.rlim_cur}, {"wanted", guard::limits::descriptors_wanted}});
+  }
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace guard;
@@ -22,6 +45,7 @@ int main(int argc, char** argv) {
   const char* notify_socket = std::getenv("NOTIFY_SOCKET");
   const daemon::Notifier notifier(notify_socket != nullptr ? notify_socket : "");
   const auto log = make_stderr_logger(parsed.options->log_level);
+  raise_descriptor_limit(*log);
   try {
     return daemon::run(*parsed.options, *log, notifier);
   } catch (const std::exception& error) {

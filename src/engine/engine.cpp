@@ -18,6 +18,19 @@ core::CommitDone::Result result_of(const Result<>& result) {
                                                : core::CommitDone::Result::failed;
 }
 
+core::ValueRead::Trouble trouble_of(const Result<>& result) {
+  using Trouble = core::ValueRead::Trouble;
+  if (result) return Trouble::none;
+  if (result.error().code == Errc::not_found) return Trouble::gone;
+  return result.error().code == Errc::corrupt ? Trouble::damaged : Trouble::failed;
+}
+
+/// Whether this version can deliver the entry. Others stay in the journal untouched, for one that can.
+bool deliverable(const journal::LiveEntry& found) {
+  return found.type == journal::RecordType::write && !found.retained && found.owner.device == Device::vtpm &&
+         device_of(found.slot) == Device::vtpm;
+}
+
 }  // namespace
 
 /// One device socket's way to its lane; it cannot name another.
@@ -65,8 +78,10 @@ void Engine::start(std::unique_ptr<journal::Store> store) {
   const Time now = host_.now();
   const std::int64_t wall_ms = host_.wall_ms();
   for (const journal::LiveEntry& found : recovery.live) {
-    // Retained entries, contents and alerts are written by later versions only.
-    if (found.retained || found.type != journal::RecordType::write) continue;
+    if (!deliverable(found)) {
+      log_.log(LogLevel::warning, "entry_of_a_later_version", {{"vm", found.owner.vm}, {"slot", found.slot}});
+      continue;
+    }
     core::RecoveredEntry entry;
     entry.slot = found.slot;
     entry.sequence = found.sequence;
@@ -190,9 +205,9 @@ void Engine::completed(std::vector<journal::Completion> completions) {
         feed(core::RemovalDone{done.owner, done.slot, done.sequence, done.result.has_value()});
         break;
       case journal::Completion::Kind::read: {
-        std::optional<Value> value;
-        if (done.result) value = std::move(done.value);
-        feed(core::ValueRead{done.owner, done.slot, done.sequence, std::move(value)});
+        core::ValueRead read{done.owner, done.slot, done.sequence, std::nullopt, trouble_of(done.result)};
+        if (done.result) read.value = std::move(done.value);
+        feed(std::move(read));
         break;
       }
     }

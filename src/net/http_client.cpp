@@ -270,7 +270,6 @@ void HttpClient::Impl::on_readable() {
 void HttpClient::Impl::feed() {
   if (!parser) {
     parser.emplace();
-    parser->eager(true);
     parser->header_limit(static_cast<std::uint32_t>(options.max_header));
     parser->body_limit(options.max_body);
   }
@@ -282,6 +281,12 @@ void HttpClient::Impl::feed() {
     if (error) {
       fail({Errc::invalid, 0, "not an HTTP answer: " + error.message()});
       return;
+    }
+    if (parser->is_header_done() && !parser->eager()) {
+      // Whom we call always says how long its answer is; Beast's reader of chunks asserts on some splits.
+      if (parser->chunked()) return fail({Errc::invalid, 0, "not an HTTP answer we take: chunked"});
+      parser->eager(true);
+      continue;
     }
     if (used == 0) break;
   }

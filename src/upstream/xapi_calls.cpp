@@ -1,5 +1,7 @@
 #include "upstream/xapi_calls.h"
 
+#include <cerrno>
+
 #include <utility>
 
 #include "base/limits.h"
@@ -16,7 +18,10 @@ Failure transport_failure(Method method, const net::HttpResult& result) {
     return failure;
   }
   // Nobody accepts connections. Anything else may be the trouble of this one call.
-  failure.host_wide = !result.connected && result.answer.error().code == Errc::unavailable;
+  // Nor does a want of descriptors or memory on our side speak against xapi.
+  const int error = result.answer.error().os_errno;
+  const bool ours = error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+  failure.host_wide = !result.connected && !ours && result.answer.error().code == Errc::unavailable;
   return failure;
 }
 
