@@ -340,6 +340,10 @@ Result<> Store::Impl::write_and_sync(Batch& records) {
   if (result) result = current().file->sync_data();
   if (!result) {
     file_failed(current(), result.error());
+    // The system may say "no space" of a write into blocks that exist: where the device under the file system
+    // is itself only promised (thin), or on copy on write. Callers must not take that for "nothing was
+    // written".
+    result.error().code = Errc::io;
     return result;
   }
   write_position += records.disk_bytes();

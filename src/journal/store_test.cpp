@@ -377,6 +377,21 @@ TEST_F(StoreTest, RecoveryOfASealedJournalWritesNothing) {
   EXPECT_EQ(store->stats().batches, 0u);
 }
 
+TEST_F(StoreTest, ASyncThatFindsNoSpaceIsAFailureAndNotAFullJournal) {
+  open();
+  commit(write_of(vm(1), Slot::permall, 1));
+  disk.fail_all(SimDisk::Kind::sync, ENOSPC);
+  const auto failed = run_one(*store, write_of(vm(1), Slot::permall, 2));
+  ASSERT_FALSE(failed.result);
+  EXPECT_EQ(failed.result.error().code, Errc::io) << "no_space promises that nothing was written";
+  EXPECT_EQ(failed.result.error().os_errno, ENOSPC);
+  EXPECT_EQ(store->stats().state, State::failed);
+  disk.heal();
+  disk.kill();
+  open();
+  EXPECT_EQ(live(), (Entries{{Slot::permall, 2}})) << "it was written all the same";
+}
+
 TEST_F(StoreTest, RecoveryWritesAnUnprovenBatchOnceMore) {
   open();
   commit(write_of(vm(1), Slot::permall, 1));
