@@ -265,23 +265,84 @@ TEST_F(SimDiskTest, AReplacementThatFailsLeavesTheOldOrTheNewFileAndNoOther) {
 }
 
 TEST_F(SimDiskTest, AfterAFailedSyncTheCacheClaimsToBeClean) {
-  auto file = create_synced("f");
-  ASSERT_TRUE(put(*file, "old"));
-  ASSERT_TRUE(file->sync_data());
-  bool lost = false;
-  for (int i = 0; i < 50; ++i) {
-    ASSERT_TRUE(put(*file, "new"));
-    disk.fail_at(disk.operations() + 1, EIO);
-    ASSERT_FALSE(file->sync_data());
-    disk.heal();
-    ASSERT_TRUE(file->sync_data());  // says nothing about what went wrong before
-    disk.crash(keep);
-    lost = lost || text("f") == "old";
-    file = disk.root()->open_file("f", Directory::Mode::open_existing).value();
+  for (const bool reached : {false, true}) {
+    SimDisk one(1);
+    auto dir = one.root();
+    auto file = dir->open_file("f", Directory::Mode::create_new).value();
     ASSERT_TRUE(put(*file, "old"));
-    ASSERT_TRUE(file->sync_data());
+    ASSERT_TRUE(file->sync_all());
+    ASSERT_TRUE(dir->sync());
+    ASSERT_TRUE(put(*file, "new"));
+    one.fail_at(one.operations() + 1, EIO);
+    ASSERT_FALSE(file->sync_data());
+    one.heal();
+    ASSERT_TRUE(file->sync_data());  // says nothing about what went wrong before
+    EXPECT_EQ(one.unsynced(), 1u);
+    one.crash(reached ? keep : drop);
+    const auto bytes = one.contents("f");
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
+              reached ? "new" : "old");
   }
-  EXPECT_TRUE(lost);
+}
+
+TEST_F(SimDiskTest, WhatIsWrittenAgainAfterAFailedSyncCanBeSynced) {
+  auto file = create_synced("f");
+  ASSERT_TRUE(put(*file, "first"));
+  disk.fail_at(disk.operations() + 1, EIO);
+  ASSERT_FALSE(file->sync_data());
+  ASSERT_TRUE(put(*file, "again"));
+  ASSERT_TRUE(file->sync_data());
+  disk.crash(drop);
+  EXPECT_EQ(text("f"), "again");
+}
+
+TEST_F(SimDiskTest, EachEffectOfAPowerCutIsDecidedByItselfOnACopy) {
+  auto file = create_synced("f");
+  ASSERT_TRUE(put(*file, std::string(1024, 'a')));
+  ASSERT_TRUE(file->sync_data());
+  ASSERT_TRUE(put(*file, std::string(1024, 'b')));
+  ASSERT_TRUE(put(*file, std::string(512, 'a')));
+  ASSERT_TRUE(disk.root()->unlink("f"));
+  const auto effects = disk.effects();
+  ASSERT_EQ(effects.size(), 3u);
+  EXPECT_EQ(effects[0].kind, SimDisk::Effect::Kind::entry);
+  EXPECT_EQ(effects[1].distinct, (std::vector<std::uint16_t>{0, 1}))
+      << "the newest is what stood there before";
+  EXPECT_EQ(effects[1].newest, 0);
+  EXPECT_EQ(effects[2].newest, 1);
+  const auto left = [this](std::vector<std::uint16_t> choices) {
+    const auto copy = disk.after_power_cut(choices, 5);
+    if (!copy->exists("f")) return std::string("gone");
+    const auto bytes = copy->contents("f");
+    EXPECT_EQ(copy->unsynced(), 0u);
+    return std::string{static_cast<char>(bytes[0]), static_cast<char>(bytes[1023])};
+  };
+  EXPECT_EQ(left({1, 0, 0}), "gone");
+  EXPECT_EQ(left({0, 0, 0}), "aa");
+  EXPECT_EQ(left({0, 1, 0}), "ba");
+  EXPECT_EQ(left({0, 0, 1}), "ab");
+  EXPECT_NE(left({0, SimDisk::garbage, 1}).front(), 'a');
+  EXPECT_FALSE(disk.exists("f")) << "the disk itself goes on";
+  const auto killed = disk.after_kill();
+  EXPECT_FALSE(killed->exists("f"));
+  EXPECT_EQ(killed->unsynced(), 3u);
+  EXPECT_EQ(killed->after_power_cut()->contents("f").size(), 1024u);
+}
+
+TEST_F(SimDiskTest, EveryChangeIsAnnouncedBeforeItsOperationEnds) {
+  auto file = create_synced("f");
+  std::vector<std::size_t> unsynced;
+  disk.set_on_change([&] { unsynced.push_back(disk.unsynced()); });
+  ASSERT_TRUE(put(*file, std::string(1024, 'a')));
+  ASSERT_TRUE(file->sync_data());
+  ASSERT_TRUE(disk.root()->rename("f", "g"));
+  disk.fail_at(disk.operations() + 1, EIO);
+  disk.set_failed_write(SimDisk::FailedWrite::nothing);
+  ASSERT_FALSE(put(*file, "lost"));
+  disk.set_failed_write(SimDisk::FailedWrite::everything);
+  disk.fail_at(disk.operations() + 1, EIO);
+  ASSERT_FALSE(put(*file, "written"));
+  EXPECT_EQ(unsynced, (std::vector<std::size_t>{2, 1, 1, 2}));
 }
 
 TEST_F(SimDiskTest, AnUnreadableSectorFailsUntilItIsWritten) {

@@ -1,165 +1,22 @@
 #include "testing/sim_disk.h"
 
 #include <algorithm>
-#include <array>
 #include <cassert>
 #include <cerrno>
-#include <cstring>
-#include <map>
-#include <mutex>
-#include <random>
-#include <set>
+
+#include "testing/sim_disk_state.h"
 
 namespace guard::testing {
 
 namespace {
 
-using Sector = std::array<std::byte, SimDisk::sector>;
-using Bytes = std::vector<std::byte>;
-
 std::unexpected<Error> fault(int os_errno) {
   return std::unexpected(Error::system("simulated disk", os_errno));
 }
 
-struct FileNode {
-  Bytes cached;   ///< what readers see
-  Bytes durable;  ///< what a power cut leaves
-  std::map<std::uint64_t, std::vector<Sector>>
-      dirty;                           ///< by sector number: every version since the last sync
-  std::set<std::uint64_t> unreadable;  ///< sector numbers
-
-  Sector cached_sector(std::uint64_t number) const {
-    Sector bytes{};
-    const std::size_t from = number * SimDisk::sector;
-    if (from < cached.size()) {
-      std::memcpy(bytes.data(), cached.data() + from, std::min(SimDisk::sector, cached.size() - from));
-    }
-    return bytes;
-  }
-
-  void write(std::uint64_t offset, std::span<const std::byte> bytes) {
-    if (bytes.empty()) return;
-    if (cached.size() < offset + bytes.size()) cached.resize(offset + bytes.size());
-    std::memcpy(cached.data() + offset, bytes.data(), bytes.size());
-    const std::uint64_t last = (offset + bytes.size() - 1) / SimDisk::sector;
-    for (std::uint64_t n = offset / SimDisk::sector; n <= last; ++n) {
-      dirty[n].push_back(cached_sector(n));
-      unreadable.erase(n);
-    }
-  }
-
-  void make_durable(std::uint64_t number, const Sector& bytes) {
-    const std::size_t from = number * SimDisk::sector;
-    const std::size_t end = std::min(from + SimDisk::sector, cached.size());
-    if (durable.size() < end) durable.resize(end);
-    if (from < end) std::memcpy(durable.data() + from, bytes.data(), end - from);
-  }
-
-  void sync() {
-    for (const auto& [number, versions] : dirty) make_durable(number, versions.back());
-    dirty.clear();
-  }
-};
-
-struct DirNode;
-/// A name refers to a file or a directory.
-struct Node {
-  std::shared_ptr<FileNode> file;
-  std::shared_ptr<DirNode> dir;
-};
-using Names = std::map<std::string, Node, std::less<>>;
-
-/// One creation, renaming or removal; applied whole or not at all.
-struct EntryChange {
-  std::string from;  ///< name that ceases to exist, or empty
-  std::string to;    ///< name that comes to exist, or empty
-  Node node;
-};
-
-struct DirNode {
-  Names cached;
-  Names durable;
-  std::vector<EntryChange> pending;
-
-  static void apply(Names& names, const EntryChange& change) {
-    if (!change.from.empty()) names.erase(change.from);
-    if (!change.to.empty()) names[change.to] = change.node;
-  }
-  void change(EntryChange change) {
-    apply(cached, change);
-    pending.push_back(std::move(change));
-  }
-  void sync() {
-    for (const auto& change : pending) apply(durable, change);
-    pending.clear();
-  }
-};
-
 bool good_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos;
 }
-
-}  // namespace
-
-struct SimDisk::State {
-  explicit State(std::uint64_t seed) : random(seed) {}
-
-  /// Every public function holds it: a test may steer a disk that another thread is using.
-  mutable std::recursive_mutex mutex;
-
-  std::mt19937_64 random;
-  std::shared_ptr<DirNode> root = std::make_shared<DirNode>();
-  std::uint64_t epoch = 0;  ///< handles of earlier ones are dead
-  std::uint64_t operations = 0;
-  std::uint64_t fail_operation = 0;
-  int fail_errno = EIO;
-  bool fail_for_ever = false;
-  std::uint64_t stop_operation = 0;
-  Kind fail_kind = Kind::any;
-  bool fail_every = false;
-  bool happened = false;
-  bool in_place = true;
-  std::map<std::string, std::weak_ptr<void>> locks;
-
-  bool stopped() const { return stop_operation != 0 && operations >= stop_operation; }
-
-  /// Counts an operation; the errno with which it is to fail, or 0.
-  int next(Kind kind) {
-    ++operations;
-    if (stopped()) return happened = true, EIO;
-    const bool due =
-        fail_operation != 0 && (fail_for_ever ? operations >= fail_operation : operations == fail_operation);
-    if (due || (fail_every && (fail_kind == Kind::any || kind == fail_kind)))
-      return happened = true, fail_errno;
-    return 0;
-  }
-
-  std::uint64_t below(std::uint64_t n) { return random() % n; }
-
-  Sector garbage() {
-    Sector bytes;
-    for (auto& byte : bytes) byte = static_cast<std::byte>(random());
-    return bytes;
-  }
-
-  Node find(std::string_view path) const {
-    const DirNode* dir = root.get();
-    if (const auto slash = path.find('/'); slash != path.npos) {
-      const auto it = dir->cached.find(path.substr(0, slash));
-      if (it == dir->cached.end() || !it->second.dir) return {};
-      dir = it->second.dir.get();
-      path.remove_prefix(slash + 1);
-    }
-    const auto it = dir->cached.find(path);
-    return it == dir->cached.end() ? Node{} : it->second;
-  }
-
-  void crash_dir(DirNode& dir, const std::string& path, const std::function<Fate(const Effect&)>& fate);
-  void crash_file(FileNode& file, const std::string& path, const std::function<Fate(const Effect&)>& fate);
-  static std::size_t unsynced(const DirNode& dir);
-};
-
-namespace {
 
 class SimFile final : public File {
  public:
@@ -169,29 +26,37 @@ class SimFile final : public File {
   Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> buffer) override {
     const std::lock_guard guard(disk_->mutex);
     if (const int error = next(SimDisk::Kind::read)) return fault(error);
-    const auto& bytes = node_->cached;
+    const PagedBytes& bytes = node_->cached;
     if (offset >= bytes.size() || buffer.empty()) return 0;
     const std::size_t size = std::min<std::uint64_t>(buffer.size(), bytes.size() - offset);
     const auto bad = node_->unreadable.lower_bound(offset / SimDisk::sector);
     if (bad != node_->unreadable.end() && *bad <= (offset + size - 1) / SimDisk::sector) return fault(EIO);
-    std::memcpy(buffer.data(), bytes.data() + offset, size);
+    bytes.read(offset, buffer.first(size));
     return size;
   }
 
   Result<void> write_at(std::uint64_t offset, std::span<const std::span<const std::byte>> parts) override {
     const std::lock_guard guard(disk_->mutex);
     if (!writable_) return fault(EBADF);
-    Bytes all;
-    for (const auto part : parts) all.insert(all.end(), part.begin(), part.end());
     const int error = next(SimDisk::Kind::write);
     if (epoch_ != disk_->epoch) return fault(EIO);
+    std::size_t total = 0;
+    for (const auto part : parts) total += part.size();
+    std::size_t left = total;
     if (error != 0) {
       // Even the write in which power fails may have got anywhere; crash() decides what of it is left.
       if (disk_->stopped() && disk_->operations > disk_->stop_operation) return fault(error);
-      node_->write(offset, std::span(all).first(disk_->below(all.size() + 1)));
-      return fault(error);
+      left = failed_part(total);
+    }
+    std::vector<std::byte> all;
+    all.reserve(left);
+    for (const auto part : parts) {
+      const auto piece = part.first(std::min(part.size(), left - all.size()));
+      all.insert(all.end(), piece.begin(), piece.end());
     }
     node_->write(offset, all);
+    disk_->changed();
+    if (error != 0) return fault(error);
     return {};
   }
 
@@ -204,10 +69,8 @@ class SimFile final : public File {
       return {};
     }
     if (disk_->stopped()) return fault(error);
-    for (const auto& [number, versions] : node_->dirty) {
-      if (disk_->below(2) == 0) node_->make_durable(number, versions.back());
-    }
-    node_->dirty.clear();
+    node_->sync_failed();
+    disk_->changed();
     return fault(error);
   }
 
@@ -221,6 +84,12 @@ class SimFile final : public File {
 
  private:
   int next(SimDisk::Kind kind) { return epoch_ == disk_->epoch ? disk_->next(kind) : EIO; }
+
+  std::size_t failed_part(std::size_t total) {
+    if (disk_->failed_write == SimDisk::FailedWrite::nothing) return 0;
+    if (disk_->failed_write == SimDisk::FailedWrite::everything) return total;
+    return disk_->below(total + 1);
+  }
 
   std::shared_ptr<SimDisk::State> disk_;
   std::shared_ptr<FileNode> node_;
@@ -240,7 +109,7 @@ class SimDirectory final : public Directory {
     if (it == node_->cached.end()) {
       if (mode == Mode::open_existing) return fault(ENOENT);
       Node node{std::make_shared<FileNode>(), nullptr};
-      node_->change({"", std::string(name), node});
+      change({"", std::string(name), node});
       return std::make_unique<SimFile>(disk_, node.file, true);
     }
     if (mode == Mode::create_new) {
@@ -267,7 +136,7 @@ class SimDirectory final : public Directory {
     auto it = node_->cached.find(name);
     if (it == node_->cached.end()) {
       if (!create) return fault(ENOENT);
-      node_->change({"", std::string(name), Node{nullptr, std::make_shared<DirNode>()}});
+      change({"", std::string(name), Node{nullptr, std::make_shared<DirNode>()}});
       it = node_->cached.find(name);
     }
     if (!it->second.dir) return fault(ENOTDIR);
@@ -280,7 +149,7 @@ class SimDirectory final : public Directory {
     if (!good_name(to)) return std::unexpected(Error::invalid("not a single path component"));
     const auto it = node_->cached.find(from);
     if (it == node_->cached.end()) return fault(ENOENT);
-    if (from != to) node_->change({std::string(from), std::string(to), it->second});
+    if (from != to) change({std::string(from), std::string(to), it->second});
     return {};
   }
 
@@ -290,7 +159,7 @@ class SimDirectory final : public Directory {
     const auto it = node_->cached.find(name);
     if (it == node_->cached.end()) return fault(ENOENT);
     if (it->second.dir) return fault(EISDIR);
-    node_->change({std::string(name), "", {}});
+    change({std::string(name), "", {}});
     return {};
   }
 
@@ -315,7 +184,7 @@ class SimDirectory final : public Directory {
     auto& holder = disk_->locks[std::string(name)];
     if (!holder.expired()) return std::unexpected(Error{Errc::busy, EWOULDBLOCK, "held by another process"});
     if (!node_->cached.contains(name)) {
-      node_->change({"", std::string(name), Node{std::make_shared<FileNode>(), nullptr}});
+      change({"", std::string(name), Node{std::make_shared<FileNode>(), nullptr}});
     }
     std::shared_ptr<void> held = std::make_shared<int>(0);
     holder = held;
@@ -328,6 +197,11 @@ class SimDirectory final : public Directory {
   }
 
  private:
+  void change(EntryChange change) {
+    node_->change(std::move(change));
+    disk_->changed();
+  }
+
   Result<void> begin(std::string_view name, SimDisk::Kind kind) {
     if (epoch_ != disk_->epoch) return fault(EIO);
     if (!good_name(name)) return std::unexpected(Error::invalid("not a single path component"));
@@ -342,49 +216,104 @@ class SimDirectory final : public Directory {
 
 }  // namespace
 
-void SimDisk::State::crash_file(FileNode& file, const std::string& path,
-                                const std::function<Fate(const Effect&)>& fate) {
-  for (auto& [number, versions] : file.dirty) {
-    switch (fate({Effect::Kind::sector, path, number * sector, versions.size()})) {
-      case Fate::dropped: {
-        if (versions.size() > 1 && below(2) == 0)
-          file.make_durable(number, versions[below(versions.size() - 1)]);
-        break;
-      }
-      case Fate::kept:
-        file.make_durable(number, versions.back());
-        break;
-      case Fate::garbage:
-        file.make_durable(number, garbage());
-        break;
-    }
-  }
-  file.dirty.clear();
-  file.cached = file.durable;
+void PagedBytes::resize(std::size_t size) {
+  assert(size >= size_);
+  size_ = size;
+  pages_.resize((size + page_size - 1) / page_size);
 }
 
-void SimDisk::State::crash_dir(DirNode& dir, const std::string& path,
-                               const std::function<Fate(const Effect&)>& fate) {
-  for (const auto& change : dir.pending) {
-    const std::string name = path + (change.to.empty() ? change.from : change.to);
-    if (fate({Effect::Kind::entry, name, 0, 1}) == Fate::kept) DirNode::apply(dir.durable, change);
-  }
-  dir.pending.clear();
-  dir.cached = dir.durable;
-  std::set<FileNode*> seen;
-  for (auto& [name, node] : dir.cached) {
-    if (node.dir) crash_dir(*node.dir, path + name + "/", fate);
-    if (node.file && seen.insert(node.file.get()).second) crash_file(*node.file, path + name, fate);
+void PagedBytes::read(std::size_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const std::size_t within = offset % page_size;
+    const std::size_t length = std::min(out.size(), page_size - within);
+    if (const auto& page = pages_[offset / page_size])
+      std::memcpy(out.data(), page->data() + within, length);
+    else
+      std::memset(out.data(), 0, length);
+    out = out.subspan(length);
+    offset += length;
   }
 }
 
-std::size_t SimDisk::State::unsynced(const DirNode& dir) {
-  std::size_t count = dir.pending.size();
-  for (const auto& [name, node] : dir.cached) {
-    if (node.dir) count += unsynced(*node.dir);
-    if (node.file) count += node.file->dirty.size();
+void PagedBytes::write(std::size_t offset, std::span<const std::byte> bytes) {
+  if (offset + bytes.size() > size_) resize(offset + bytes.size());
+  while (!bytes.empty()) {
+    const std::size_t within = offset % page_size;
+    const std::size_t length = std::min(bytes.size(), page_size - within);
+    std::memcpy(own(offset / page_size) + within, bytes.data(), length);
+    bytes = bytes.subspan(length);
+    offset += length;
   }
-  return count;
+}
+
+Sector PagedBytes::sector(std::uint64_t number) const {
+  Sector bytes{};
+  const std::size_t from = number * bytes.size();
+  if (from < size_) read(from, std::span(bytes).first(std::min(bytes.size(), size_ - from)));
+  return bytes;
+}
+
+std::byte* PagedBytes::own(std::size_t page) {
+  auto& shared = pages_[page];
+  if (!shared)
+    shared = std::make_shared<Page>();
+  else if (shared.use_count() > 1)
+    shared = std::make_shared<Page>(*shared);
+  return shared->data();
+}
+
+void FileNode::write(std::uint64_t offset, std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  cached.write(offset, bytes);
+  const std::uint64_t last = (offset + bytes.size() - 1) / SimDisk::sector;
+  for (std::uint64_t n = offset / SimDisk::sector; n <= last; ++n) {
+    dirty[n].push_back(cached.sector(n));
+    if (!unreadable.empty()) unreadable.erase(n);
+  }
+}
+
+void FileNode::make_durable(std::uint64_t number, const Sector& bytes) {
+  const std::size_t from = number * SimDisk::sector;
+  const std::size_t end = std::min(from + SimDisk::sector, cached.size());
+  if (from < end) durable.write(from, std::span<const std::byte>(bytes).first(end - from));
+}
+
+void FileNode::sync() {
+  for (const auto& [number, versions] : dirty) {
+    make_durable(number, versions.back());
+    if (!lost.empty()) lost.erase(number);
+  }
+  dirty.clear();
+}
+
+void FileNode::sync_failed() {
+  for (auto& [number, versions] : dirty) {
+    auto& all = lost[number];
+    all.insert(all.end(), versions.begin(), versions.end());
+  }
+  dirty.clear();
+}
+
+int SimDisk::State::next(Kind kind) {
+  ++operations;
+  if (stopped()) return happened = true, EIO;
+  const bool due =
+      fail_operation != 0 && (fail_for_ever ? operations >= fail_operation : operations == fail_operation);
+  if (due || (fail_every && (fail_kind == Kind::any || kind == fail_kind)))
+    return happened = true, fail_errno;
+  return 0;
+}
+
+Node SimDisk::State::find(std::string_view path) const {
+  const DirNode* dir = root.get();
+  if (const auto slash = path.find('/'); slash != path.npos) {
+    const auto it = dir->cached.find(path.substr(0, slash));
+    if (it == dir->cached.end() || !it->second.dir) return {};
+    dir = it->second.dir.get();
+    path.remove_prefix(slash + 1);
+  }
+  const auto it = dir->cached.find(path);
+  return it == dir->cached.end() ? Node{} : it->second;
 }
 
 SimDisk::SimDisk(std::uint64_t seed) : state_(std::make_shared<State>(seed)) {}
@@ -438,24 +367,19 @@ void SimDisk::set_overwrites_in_place(bool yes) {
   state_->in_place = yes;
 }
 
-std::size_t SimDisk::unsynced() const {
+void SimDisk::set_failed_write(FailedWrite what) {
   const std::lock_guard guard(state_->mutex);
-  return State::unsynced(*state_->root);
+  state_->failed_write = what;
 }
 
-void SimDisk::crash() {
+std::uint64_t SimDisk::changes() const {
   const std::lock_guard guard(state_->mutex);
-  crash([this](const Effect& effect) {
-    const auto dice = state_->below(effect.kind == Effect::Kind::sector ? 5 : 4);
-    return dice < 2 ? Fate::dropped : dice < 4 ? Fate::kept : Fate::garbage;
-  });
+  return state_->changes;
 }
 
-void SimDisk::crash(const std::function<Fate(const Effect&)>& fate) {
+void SimDisk::set_on_change(std::function<void()> on_change) {
   const std::lock_guard guard(state_->mutex);
-  kill();
-  heal();
-  state_->crash_dir(*state_->root, "", fate);
+  state_->on_change = std::move(on_change);
 }
 
 void SimDisk::kill() {
@@ -474,7 +398,9 @@ std::vector<std::byte> SimDisk::contents(std::string_view path) const {
   const std::lock_guard guard(state_->mutex);
   const Node node = state_->find(path);
   assert(node.file);
-  return node.file->cached;
+  std::vector<std::byte> bytes(node.file->cached.size());
+  node.file->cached.read(0, bytes);
+  return bytes;
 }
 
 std::vector<std::string> SimDisk::list(std::string_view directory) const {
@@ -490,9 +416,10 @@ void SimDisk::damage(std::string_view path, std::uint64_t offset, std::span<cons
   const std::lock_guard guard(state_->mutex);
   const Node node = state_->find(path);
   assert(node.file && offset + bytes.size() <= node.file->cached.size());
-  std::copy(bytes.begin(), bytes.end(), node.file->cached.begin() + static_cast<std::ptrdiff_t>(offset));
-  node.file->durable.resize(node.file->cached.size());
-  std::copy(bytes.begin(), bytes.end(), node.file->durable.begin() + static_cast<std::ptrdiff_t>(offset));
+  node.file->cached.write(offset, bytes);
+  if (node.file->durable.size() < node.file->cached.size())
+    node.file->durable.resize(node.file->cached.size());
+  node.file->durable.write(offset, bytes);
 }
 
 void SimDisk::make_unreadable(std::string_view path, std::uint64_t offset) {
