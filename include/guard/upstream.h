@@ -54,12 +54,16 @@ struct Delivery {
   Epoch base_epoch = 0;
   /// Read back after the update and report `unknown` unless the values stand there.
   bool verify = false;
+  /// Ask first whether the VM runs on another host; if so, nothing is written and the outcome is
+  /// `elsewhere`. An upstream that serves one host only has nothing to ask. Never set together with `base`.
+  bool ask_residence = false;
 };
 
 struct Outcome {
   enum class Kind {
     delivered,  ///< the upstream has accepted every value
     conflict,   ///< somebody else's value stands there (P14); nothing was written
+    elsewhere,  ///< the VM runs on another host, which has its state now; nothing was written
     transient,  ///< certainly not written; trying again later may help
     stale,      ///< certainly not written; the base or the session was out of date; try again at once
     lane,       ///< certainly not written; this VM cannot be written (deleted, no vTPM, malformed contents)
@@ -75,6 +79,9 @@ struct Outcome {
   Epoch epoch = 0;
   /// After `delivered`: all slots as they now stand upstream.
   std::optional<Contents> contents;
+  /// What stood upstream before the update, if it was read: after `conflict`, and after `delivered` and
+  /// `unknown` without a base.
+  std::optional<Contents> found;
 };
 std::string_view name_of(Outcome::Kind kind);
 
@@ -104,6 +111,8 @@ struct UpstreamLimits {
   /// Sum of the three vTPM slots, separators included.
   std::size_t vtpm_contents = 0;
   std::size_t nvram = 0;
+  /// What was accepted is durable: nothing needs to be retained after it was delivered (P13).
+  bool accepted_is_durable = false;
 };
 
 class Upstream {

@@ -84,6 +84,8 @@ std::string_view name_of(Outcome::Kind kind) {
       return "delivered";
     case Outcome::Kind::conflict:
       return "conflict";
+    case Outcome::Kind::elsewhere:
+      return "elsewhere";
     case Outcome::Kind::transient:
       return "transient";
     case Outcome::Kind::stale:

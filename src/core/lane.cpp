@@ -26,6 +26,7 @@ void count_failure(Counters& counters, Kind kind) {
       ++counters.failed_payload;
       break;
     case Kind::conflict:
+    case Kind::elsewhere:
       ++counters.failed_conflict;
       break;
     case Kind::unknown:
@@ -193,6 +194,7 @@ void Lane::direct_done(Context& cx, Call call, const Outcome& outcome) {
     case Kind::payload:
     case Kind::lane:
     case Kind::conflict:
+    case Kind::elsewhere:
       break;
   }
   // Certainly undeliverable now: refused, not journaled (P7).

@@ -112,6 +112,7 @@ void Lane::call_done_late(Context& cx, Call call, const Outcome& outcome) {
     case Kind::lane:
     case Kind::payload:
     case Kind::conflict:
+    case Kind::elsewhere:
       note_failure(cx, outcome.kind, outcome.reason);
       break;
   }

@@ -23,6 +23,8 @@ class Run : public std::enable_shared_from_this<Run> {
     }
     if (delivery_.base) {
       update_base();
+    } else if (delivery_.ask_residence) {
+      ask_residence();
     } else {
       read();
     }
@@ -53,8 +55,39 @@ class Run : public std::enable_shared_from_this<Run> {
     });
   }
 
+  /// Before the contents are read, so that little time lies between reading and writing them.
+  void ask_residence() {
+    if (const References* references = tools_.store.references(vm())) return ask_residence(references->vm);
+    tools_.store.read(vm(), deadline(), [self = shared_from_this()](VtpmStore::ReadResult read) {
+      if (read) return self->ask_residence(std::move(read->references.vm));
+      self->tools_.health.judge(std::move(read.error()),
+                                [self](Failure failure) { self->end(std::move(failure)); });
+    });
+  }
+
+  void ask_residence(std::string vm_reference) {
+    auto answered = [self = shared_from_this()](Residence::Answer elsewhere) {
+      if (!elsewhere) return self->residence_unknown(std::move(elsewhere.error()));
+      if (*elsewhere) return self->end(Outcome::Kind::elsewhere, "the VM runs on another host");
+      self->read();
+    };
+    tools_.residence.runs_elsewhere(std::move(vm_reference), deadline(), std::move(answered));
+  }
+
+  void residence_unknown(Failure failure) {
+    if (failure.kind == Failure::Kind::reference) {
+      tools_.store.drop_references(vm());
+      if (!std::exchange(again_, true)) return ask_residence();
+      failure.kind = Failure::Kind::vm;
+    }
+    tools_.health.judge(std::move(failure),
+                        [self = shared_from_this()](Failure judged) { self->end(std::move(judged)); });
+  }
+
   void merge(VtpmStore::Read read) {
+    found_ = read.contents;
     if (const auto slot = find_conflict(read.contents, delivery_.writes)) {
+      epoch_ = read.epoch;
       return end(Outcome::Kind::conflict,
                  "another value of " + std::string(name_of(*slot)) + " stands there");
     }
@@ -120,6 +153,7 @@ class Run : public std::enable_shared_from_this<Run> {
     outcome.kind = Outcome::Kind::delivered;
     outcome.epoch = epoch_;
     outcome.contents = std::move(contents);
+    outcome.found = std::move(found_);
     std::exchange(done_, nullptr)(std::move(outcome));
   }
 
@@ -139,14 +173,16 @@ class Run : public std::enable_shared_from_this<Run> {
     outcome.reason = bounded_reason(std::move(reason));
     outcome.upstream_suspect = suspect;
     outcome.epoch = epoch_;
+    if (kind == Outcome::Kind::conflict || kind == Outcome::Kind::unknown) outcome.found = std::move(found_);
     std::exchange(done_, nullptr)(std::move(outcome));
   }
 
   const DeliveryTools tools_;
   Delivery delivery_;
   std::function<void(Outcome)> done_;
-  Epoch epoch_ = 0;     ///< in which the update was sent
-  bool again_ = false;  ///< the update's references were refused once
+  Epoch epoch_ = 0;                ///< in which the update was sent
+  bool again_ = false;             ///< references were refused once
+  std::optional<Contents> found_;  ///< what stood there before
 };
 
 }  // namespace

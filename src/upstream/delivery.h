@@ -7,6 +7,7 @@
 #include "guard/upstream.h"
 #include "net/loop.h"
 #include "upstream/health_check.h"
+#include "upstream/residence.h"
 #include "upstream/vtpm_store.h"
 #include "upstream/xapi_session.h"
 
@@ -18,6 +19,7 @@ struct DeliveryTools {
   XapiSession& session;
   VtpmStore& store;
   HealthCheck& health;
+  Residence& residence;
   std::chrono::milliseconds patience;  ///< for everything but the update's answer
 };
 
@@ -26,7 +28,8 @@ struct DeliveryTools {
 ///
 ///   base given:   session and references still good?  no -> stale
 ///                 merge, one VTPM.set_contents
-///   no base:      references, VTPM.get_contents; conflict (P14)? nothing to do? else merge, set_contents;
+///   no base:      does the VM run elsewhere (when that is to be asked)? VTPM.get_contents; conflict (P14)?
+///                 nothing to do? else merge, set_contents;
 ///                 references refused by the update: all of it once more
 ///   verify:       VTPM.get_contents after a successful update
 void deliver_vtpm(const DeliveryTools& tools, Delivery delivery, std::function<void(Outcome)> done);

@@ -90,6 +90,7 @@ class XapiSimTest : public ::testing::Test {
     XapiOptions options;
     options.uri = "unix:" + socket.path();
     options.direct_timeout = milliseconds(100);
+    options.host = numbered(0xd0, 1);
     upstream = *make_xapi_upstream(loop, options, null_logger());
     upstream->set_events(&events);
   }
@@ -321,6 +322,40 @@ TEST_F(XapiSimTest, AVmThatGoesAwayOrGetsAnotherVtpmIsNoticed) {
   sim.control("sim.edit", {{"action", "delete_vm"}, {"vm", vm_of(2).str()}});
   EXPECT_EQ(deliver(delivery_of("2", 2)).kind, Kind::lane);
   EXPECT_EQ(deliver(delivery_of("2", 3)).kind, Kind::delivered) << "the others go on";
+}
+
+TEST_F(XapiSimTest, AVmThatRunsOnAnotherHostIsNotWrittenWhenThatIsAsked) {
+  const auto edit = [this](std::string action, std::string name, std::string value) {
+    sim.control("sim.edit",
+                {{"action", std::move(action)}, {"vm", vm_of(0).str()}, {std::move(name), std::move(value)}});
+  };
+  const auto asked = [this](std::string value) {
+    Delivery delivery = delivery_of(std::move(value));
+    delivery.ask_residence = true;
+    return deliver(std::move(delivery)).kind;
+  };
+  edit("set_power_state", "power_state", "Running");
+  edit("set_resident_on", "host", numbered(0xd0, 2).str());
+  EXPECT_EQ(asked("1"), Kind::elsewhere);
+  EXPECT_EQ(sim.contents(vm_of(0)), "");
+  EXPECT_EQ(deliver(delivery_of("2")).kind, Kind::delivered) << "nobody asked";
+  edit("set_resident_on", "host", numbered(0xd0, 1).str());
+  EXPECT_EQ(asked("3"), Kind::delivered) << "it runs here";
+  EXPECT_EQ(asked("4"), Kind::delivered) << "and this host's reference is known now";
+  edit("set_resident_on", "host", numbered(0xd0, 2).str());
+  edit("set_power_state", "power_state", "Suspended");
+  EXPECT_EQ(asked("5"), Kind::delivered) << "it runs nowhere";
+  edit("set_power_state", "power_state", "Paused");
+  EXPECT_EQ(asked("6"), Kind::elsewhere);
+  EXPECT_TRUE(sim.contents(vm_of(0)).starts_with("5"));
+}
+
+TEST_F(XapiSimTest, AVmThatIsGoneWhenItsResidenceIsAskedIsATroubleOfItsLane) {
+  ASSERT_EQ(deliver(delivery_of("1")).kind, Kind::delivered);
+  sim.control("sim.edit", {{"action", "delete_vm"}, {"vm", vm_of(0).str()}});
+  Delivery delivery = delivery_of("2");
+  delivery.ask_residence = true;
+  EXPECT_EQ(deliver(delivery).kind, Kind::lane);
 }
 
 /// A caller as careful as the guard: one update at a time, none while one is in doubt, base dropped on doubt

@@ -7,9 +7,16 @@ namespace guard::upstream {
 
 namespace {
 
-constexpr std::array<std::string_view, method_count> names{
-    "session.login_with_password", "session.logout",   "VM.get_by_uuid", "VM.get_VTPMs", "VTPM.get_uuid",
-    "VTPM.get_contents",           "VTPM.set_contents"};
+constexpr std::array<std::string_view, method_count> names{"session.login_with_password",
+                                                           "session.logout",
+                                                           "VM.get_by_uuid",
+                                                           "VM.get_VTPMs",
+                                                           "VTPM.get_uuid",
+                                                           "VTPM.get_contents",
+                                                           "VTPM.set_contents",
+                                                           "VM.get_power_state",
+                                                           "VM.get_resident_on",
+                                                           "host.get_uuid"};
 
 constexpr std::size_t max_reason = 200;
 

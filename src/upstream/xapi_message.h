@@ -27,8 +27,11 @@ enum class Method : std::uint8_t {
   vtpm_get_uuid,
   vtpm_get_contents,
   vtpm_set_contents,
+  vm_get_power_state,
+  vm_get_resident_on,
+  host_get_uuid,
 };
-inline constexpr std::size_t method_count = 7;
+inline constexpr std::size_t method_count = 10;
 /// As on the wire: "VM.get_by_uuid".
 std::string_view name_of(Method method);
 /// Whether it changes a vTPM; all others may be repeated without harm.

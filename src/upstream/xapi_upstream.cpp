@@ -8,6 +8,7 @@
 
 #include "upstream/delivery.h"
 #include "upstream/health_check.h"
+#include "upstream/residence.h"
 #include "upstream/socket_watch.h"
 #include "upstream/vtpm_store.h"
 #include "upstream/xapi_session.h"
@@ -36,6 +37,7 @@ class Xapi final : public XapiUpstream {
         session_(loop, calls_, {options.client_version, options.login_timeout}, log),
         store_(calls_, session_, log, limits::reference_cache),
         health_(loop, session_, options.probe_timeout),
+        residence_(session_, options.host),
         watch_(loop, options.uri.substr(scheme.size()), [this] {
           if (events_) events_->sign_of_life();
         }) {
@@ -46,7 +48,7 @@ class Xapi final : public XapiUpstream {
 
   UpstreamLimits limits() const override {
     constexpr std::size_t room = limits::xapi_request - limits::xapi_envelope;
-    return {room, room};
+    return {room, room, false};
   }
 
   void set_events(UpstreamEvents* events) override { events_ = events; }
@@ -59,8 +61,8 @@ class Xapi final : public XapiUpstream {
   void deliver(Delivery delivery, std::function<void(Outcome)> done) override {
     assert(supports(delivery.owner.device));
     for (const SlotWrite& write : delivery.writes) assert(device_of(write.slot) == delivery.owner.device);
-    deliver_vtpm({loop_, session_, store_, health_, options_.upstream_timeout}, std::move(delivery),
-                 std::move(done));
+    deliver_vtpm({loop_, session_, store_, health_, residence_, options_.upstream_timeout},
+                 std::move(delivery), std::move(done));
   }
 
   void fetch(Owner owner, std::function<void(Fetched)> done) override {
@@ -115,6 +117,7 @@ class Xapi final : public XapiUpstream {
   XapiSession session_;
   VtpmStore store_;
   HealthCheck health_;
+  Residence residence_;
   SocketWatch watch_;
 };
 

@@ -30,6 +30,8 @@ struct XapiOptions {
   std::string uri = "unix:/var/lib/xcp/xapi";
   /// Free text that xapi records with the session.
   std::string client_version = "xapi-guard";
+  /// The uuid of this host; nil = unknown, then `ask_residence` of a delivery asks nothing.
+  Uuid host;
   /// A call older than this no longer counts against the bound on connections.
   std::chrono::milliseconds direct_timeout = limits::direct_timeout;
   /// For what goes before an update: a session, look-ups, reading, and sending the request; and for reading
