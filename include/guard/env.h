@@ -64,6 +64,9 @@ class Directory {
 /// Opens a directory of the real file system, creating it (0700) and its parents when missing; each created
 /// level is synced into its parent.
 Result<std::unique_ptr<Directory>> open_directory(const std::string& path);
+/// Opens a directory of the real file system that exists; creates nothing. Errc::not_found when nothing is
+/// there. For tools that only look.
+Result<std::unique_ptr<Directory>> open_existing_directory(const std::string& path);
 
 /// Writes `contents` to `name` so that after success it is there, whole, after a power cut: temporary file,
 /// write, fsync, rename, fsync of the directory. After failure `name` is either the old or the new one and

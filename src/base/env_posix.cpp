@@ -300,6 +300,12 @@ Result<std::unique_ptr<Directory>> open_directory(const std::string& path) {
   return std::make_unique<PosixDirectory>(std::move(*fd));
 }
 
+Result<std::unique_ptr<Directory>> open_existing_directory(const std::string& path) {
+  Fd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return failed("open directory", path);
+  return std::make_unique<PosixDirectory>(std::move(fd));
+}
+
 Result<void> replace_file(Directory& dir, std::string_view name, std::string_view contents) {
   const std::string temporary = std::string(name) + ".new";
   const auto write = [&]() -> Result<void> {

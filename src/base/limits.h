@@ -121,6 +121,10 @@ inline constexpr seconds journal_retry{2};
 /// More unreadable blocks than this are a device that is in trouble, not damage to a file.
 inline constexpr std::uint64_t journal_unreadable_blocks = 256;
 inline constexpr std::uint64_t quarantine_bytes = 64 * MiB;
+/// Records that `journal inspect --records` lists: some 150 MB of memory. The rest is counted.
+inline constexpr std::size_t inspect_records = 1'000'000;
+/// How often what looks damaged in a journal that is being written is looked at.
+inline constexpr unsigned inspect_attempts = 3;
 
 // --- Resume file ------------------------------------------------------------------------------------------
 /// What is searched for one entry of a damaged resume file: its path is at most 4096 bytes, rarely above 108.

@@ -2,6 +2,7 @@
 //
 // Exit status: 0 success, 1 the daemon refused (or a drain ended with entries left), 2 usage, 3 cannot reach
 // the daemon. `status --check`: 0 direct, 1 pending, 2 held, parked or failed, 3 cannot reach the daemon.
+// `journal verify`: 0 good, 1 damaged, 3 cannot be read.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -14,6 +15,8 @@
 #include <thread>
 
 #include "base/limits.h"
+#include "cli/exit_status.h"
+#include "cli/journal_commands.h"
 #include "cli/present.h"
 #include "cli/rpc_client.h"
 #include "guard/types.h"
@@ -23,8 +26,6 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-enum Exit { success = 0, refused = 1, usage = 2, unreachable = 3 };
 
 /// How long the daemon may take to react, beyond what a command asks it to wait.
 constexpr seconds patience{30};
@@ -39,6 +40,7 @@ struct Arguments {
   bool check = false;
   unsigned interval_seconds = 1;
   unsigned timeout_seconds = static_cast<unsigned>(limits::drain_default.count());
+  JournalArguments journal;
 };
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -150,6 +152,25 @@ std::string check_uuid(std::string& text) {
 
 using Command = std::function<int(const Arguments&)>;
 
+/// Declares `journal ...`, which work on files and need no daemon.
+void declare_journal(CLI::App& app, Arguments& a, Command& chosen) {
+  CLI::App* group = app.add_subcommand("journal", "Look at a journal as files, without the daemon");
+  group->require_subcommand(1);
+  const auto command = [&](const char* name, const char* help, auto run) {
+    CLI::App* sub = group->add_subcommand(name, help);
+    sub->callback([&chosen, run] {
+      chosen = [run](const Arguments& given) { return run(given.journal, given.json); };
+    });
+    sub->add_option("DIR", a.journal.directory, "State directory of the daemon, or directory of the journal")
+        ->required()
+        ->type_name("");
+    return sub;
+  };
+  command("inspect", "Show headers, live entries and damage; changes nothing", journal_inspect)
+      ->add_flag("--records", a.journal.records, "List every record, not only the live entries");
+  command("verify", "Exit status 0 good, 1 damaged, 3 cannot be read; changes nothing", journal_verify);
+}
+
 /// Declares the commands; the one that was named ends up in `chosen`.
 void declare(CLI::App& app, Arguments& a, Command& chosen) {
   app.require_subcommand(1);
@@ -195,6 +216,8 @@ void declare(CLI::App& app, Arguments& a, Command& chosen) {
       ->check(CLI::Range(0u, most))
       ->type_name("S")
       ->capture_default_str();
+
+  declare_journal(app, a, chosen);
 }
 
 int run(int argc, char** argv) {
