@@ -1,0 +1,251 @@
+"""Disks for scenarios: small file systems that can be filled to the last byte, fail, and be mended.
+
+With root and loop devices the state directory stands on ext4 in an image whose blocks are kept in a tmpfs: then the
+device itself can be made to fail (see FailingDisk). Without them it stands on a tmpfs in a user namespace of our own.
+All mounts are made in a mount namespace of this process, so that they and their loop devices are gone when the
+process is, however it ends; the programs it has started die with it.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+from guardtest import Process, Scenario
+
+IN_NAMESPACE = "GUARD_DISK_NAMESPACE"
+BLOCK = 4096
+MIB = 1 << 20
+
+
+def run(*command):
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # where mkfs is, and where others than root do not look
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError("%s: %s" % (" ".join(command), done.stdout.strip()))
+    return done.stdout
+
+
+def main():
+    """Instead of guardtest.main(): in a mount namespace of our own, where the system allows one."""
+    if IN_NAMESPACE not in os.environ:
+        own = ["unshare", "--mount", "--propagation", "private"]
+        for kind, command in (("root", own), ("user", [*own, "--user", "--map-root-user"])):
+            try:
+                run(*command, "mount", "-t", "tmpfs", "none", "/mnt")
+            except OSError as error:
+                print("%s: no mounts: %s" % (kind, error), file=sys.stderr)
+                continue
+            os.environ[IN_NAMESPACE] = kind
+            os.execvp(command[0], [*command, sys.executable, "-B", *sys.argv])
+        os.environ[IN_NAMESPACE] = "none"
+    unittest.main(verbosity=2)
+
+
+def write_until_full(path):
+    """Appends to the file until not one byte more can be had. What is written is synced, because some file systems
+    promise blocks before they look for them."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        for piece in (1 << 18, BLOCK, 1):
+            data = b"x" * piece
+            for _ in range(1 << 20):
+                try:
+                    os.write(fd, data)
+                except OSError:
+                    break
+            try:
+                os.fsync(fd)
+            except OSError:
+                pass
+    finally:
+        os.close(fd)
+
+
+class Tmpfs:
+    """A file system in memory with so many bytes."""
+
+    def __init__(self, path, size):
+        self.path = path
+        os.makedirs(path, exist_ok=True)
+        run("mount", "-t", "tmpfs", "-o", "mode=700,size=%d" % size, "none", path)
+
+    def fill(self):
+        write_until_full(os.path.join(self.path, "filler"))
+        assert os.statvfs(self.path).f_bavail == 0, "something is free: %s" % (os.statvfs(self.path),)
+
+    def free(self):
+        os.unlink(os.path.join(self.path, "filler"))
+
+    def remount(self, mode):
+        run("mount", "-o", "remount," + mode, self.path)
+
+    def destroy(self):
+        run("umount", "--lazy", self.path)
+
+
+class Ext4(Tmpfs):
+    """ext4 on a loop device. Nothing of it is reserved: not for root, not for the file system's own use, and it has
+    no journal, so that its metadata are where they were when the disk was whole."""
+
+    def __init__(self, path, size, image):
+        # pylint: disable=super-init-not-called
+        self.path, self.image = path, image
+        os.makedirs(path, exist_ok=True)
+        with open(image, "wb") as file:
+            file.truncate(size)
+        run("mkfs.ext4", "-q", "-F", "-m", "0", "-b", str(BLOCK), "-O", "^has_journal", "-E",
+            "lazy_itable_init=0,nodiscard", image)
+        self.device = None
+        self.attach()
+
+    def attach(self, device=None):
+        self.device = device or run("losetup", "--find", "--show", self.image).strip()
+        try:
+            run("mount", "-t", "ext4", "-o", "errors=remount-ro", self.device, self.path)
+        finally:
+            # Gone with its last user.
+            run("losetup", "--detach", self.device)
+        self.write_setting("reserved_clusters", "0")
+
+    def write_setting(self, name, value):
+        with open("/sys/fs/ext4/%s/%s" % (os.path.basename(self.device), name), "w", encoding="ascii") as file:
+            file.write(value)
+
+    def detach(self):
+        """Nothing of the file system stays in memory. Nobody may use it any more."""
+        run("umount", self.path)
+
+    def check(self):
+        run("e2fsck", "-f", "-p", self.image)
+
+    def extents(self, name):
+        """Where the bytes of a file stand in the image: [(offset in the file, offset in the image, length)]."""
+        found = []
+        for line in run("filefrag", "-v", "-b%d" % BLOCK, os.path.join(self.path, name)).splitlines():
+            match = re.match(r"\s*\d+:\s*(\d+)\.\.\s*\d+:\s*(\d+)\.\.\s*\d+:\s*(\d+):", line)
+            if match:
+                found.append(tuple(int(number) * BLOCK for number in match.groups()))
+        assert found, "no extents of " + name
+        return found
+
+
+class FailingDisk(Ext4):
+    """ext4 on a device that can fail, without device-mapper: the image is a file in a tmpfs. Blocks full of zeros
+    are given back to the tmpfs, which changes no byte, and the tmpfs is filled: from then on a write to such a block
+    is an I/O error of the device. Where the image is cut off, reads are errors too."""
+
+    def __init__(self, path, size, outer):
+        self.outer = Tmpfs(outer, size + 2 * MIB)
+        self.cut = None
+        super().__init__(path, size, os.path.join(outer, "image"))
+
+    def fail_writes(self, name=None):
+        """Writes to blocks that hold only zeros fail: of one file, or all of them."""
+        run("sync", "-f", self.path)
+        if name is None:
+            run("fallocate", "--dig-holes", self.image)
+        else:
+            for _, at, length in self.extents(name):
+                run("fallocate", "--dig-holes", "--offset", str(at), "--length", str(length), self.image)
+        self.outer.fill()
+
+    def fail_reads_from(self, place):
+        """Of what stands at `place` in the image, and behind it, nothing can be read until mend(). Only when the file
+        system is detached: what it has in memory needs no reading."""
+        with open(self.image, "r+b") as image:
+            image.seek(place)
+            self.cut = (place, image.read())
+        # The loop device must not notice that it has become shorter, so it is made first.
+        device = run("losetup", "--find", "--show", self.image).strip()
+        os.truncate(self.image, place)
+        self.attach(device)
+
+    def mend(self):
+        if self.cut is None:
+            self.outer.free()
+            return
+        place, data = self.cut
+        with open(self.image, "r+b") as image:
+            image.seek(place)
+            image.write(data)
+        self.cut = None
+
+    def destroy(self):
+        super().destroy()
+        self.outer.destroy()
+
+
+class DiskScenario(Scenario):
+    """The guard's state directory on a disk of its own, its journal as small as the daemon allows."""
+
+    journal_mib = 4
+    # Both files of the journal, and what the guard needs beside them; the rest can be filled.
+    disk_bytes = (2 * journal_mib + 3) * MIB
+    direct_timeout = "5s"
+
+    def setUp(self):
+        super().setUp()
+        self.place = os.path.join(self.dir, "disk")
+        self.guard.state_dir = os.path.join(self.place, "state")
+        self.guard.options += ["--journal-size", "%dMiB" % self.journal_mib]
+
+    def launch(self, name, arguments, log_path):
+        # So that nothing keeps the mounts alive when this process is killed.
+        process = Process(name, arguments, log_path, wrapper=("setpriv", "--pdeathsig", "KILL"))
+        self.processes.append(process)
+        return process
+
+    def ext4(self):
+        """None where the system has no loop devices for us."""
+        return self._made(lambda: Ext4(self.place, self.disk_bytes, self.place + ".img"))
+
+    def failing_disk(self):
+        disk = self._made(lambda: FailingDisk(self.place, self.disk_bytes, self.place + ".outer"))
+        if disk is None:
+            self.skipTest("no loop devices; engine_test and journal_test let a simulated disk fail")
+        return disk
+
+    def any_disk(self):
+        """ext4 where possible, else a tmpfs. What needs no more than that must run where it counts."""
+        disk = self.ext4() or self._made(lambda: Tmpfs(self.place, self.disk_bytes))
+        if disk is None:
+            if os.environ.get("GUARD_CI") == "1":
+                self.fail("nothing can be mounted here, so nothing was tested")
+            self.skipTest("nothing can be mounted here")
+        return disk
+
+    def _made(self, make):
+        if os.environ[IN_NAMESPACE] == "none":
+            return None
+        try:
+            disk = make()
+        except OSError as error:
+            print("no disk: %s" % error, file=sys.stderr)
+            return None
+        self.addCleanup(disk.destroy)
+        return disk
+
+    def journal(self):
+        return self.guard.status()["journal"]
+
+    def try_to_write(self, tpm, slot, value):
+        """One request; answers its status, 204 or 503, and nothing else is right on any disk."""
+        status = tpm.put(slot, value).status
+        self.assertIn(status, (204, 503))
+        if status == 204:
+            tpm.acknowledged[slot] = value
+        return status
+
+    def assert_reads_what_was_acknowledged(self, tpms):
+        for tpm in tpms:
+            for slot, value in tpm.acknowledged.items():
+                self.assertEqual(tpm.read(slot), value, "%s of %s" % (slot, tpm.path))
+
+    def assert_all_delivered(self, vms, tpms):
+        """With xapi back: it holds, byte for byte, what was acknowledged and nothing else."""
+        self.guard.wait_idle()
+        for vm, tpm in zip(vms, tpms):
+            self.assert_delivered(vm, tpm.acknowledged)
