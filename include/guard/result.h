@@ -1,10 +1,16 @@
 // Errors are values that say what to do about them.
 #pragma once
 
-#include <expected>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <version>
+
+#ifdef __cpp_lib_expected
+#include <expected>
+#else
+#include "guard/detail/expected.h"
+#endif
 
 namespace guard {
 
@@ -34,7 +40,15 @@ struct Error {
   static Error system(std::string_view what, int os_errno);
 };
 
+/// std::expected; in a program that is compiled as C++20 a stand-in with the same members.
+#ifdef __cpp_lib_expected
 template <class T = void>
 using Result = std::expected<T, Error>;
+using Failure = std::unexpected<Error>;
+#else
+template <class T = void>
+using Result = detail::Expected<T, Error>;
+using Failure = detail::Unexpected<Error>;
+#endif
 
 }  // namespace guard

@@ -9,11 +9,10 @@
 #include <string>
 #include <string_view>
 
+#include "guard/log_level.h"
 #include "guard/types.h"
 
 namespace guard {
-
-enum class LogLevel { debug, info, notice, warning, error };
 
 /// One key=value pair; the text is quoted when it contains spaces, and control characters are escaped.
 struct Field {
@@ -38,6 +37,9 @@ class Logger {
   virtual void log(LogLevel level, std::string_view event, std::initializer_list<Field> fields = {}) = 0;
   virtual bool enabled(LogLevel level) const = 0;
 };
+
+/// The line of an event without time and level: what every sink shows.
+std::string log_line(std::string_view event, std::initializer_list<Field> fields);
 
 /// Names as in syslog, and `warn`; nullopt for others.
 std::optional<LogLevel> log_level_named(std::string_view name);

@@ -1,22 +1,8 @@
 #include "daemon/state_dir.h"
 
-#include <sys/random.h>
-
-#include <random>
+#include "base/random.h"
 
 namespace guard::daemon {
-
-namespace {
-
-/// 64 bits from the kernel; the standard's device is the way back for kernels that refuse.
-std::uint64_t random_salt() {
-  std::uint64_t salt = 0;
-  if (::getrandom(&salt, sizeof salt, 0) == sizeof salt) return salt;
-  std::random_device device;
-  return std::uint64_t{device()} << 32 | device();
-}
-
-}  // namespace
 
 Result<> StateDir::lock() {
   if (!dir_) {
@@ -36,7 +22,7 @@ Result<std::unique_ptr<journal::Store>> StateDir::open_journal() {
   if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
   auto journal_dir = dir_->open_dir("journal", true);
   if (!journal_dir) return std::unexpected(std::move(journal_dir.error()));
-  return journal::Store::open(std::move(*journal_dir), options_, random_salt, log_);
+  return journal::Store::open(std::move(*journal_dir), options_, random_bits, log_);
 }
 
 }  // namespace guard::daemon
