@@ -126,6 +126,11 @@ inline constexpr std::size_t inspect_records = 1'000'000;
 /// How often what looks damaged in a journal that is being written is looked at.
 inline constexpr unsigned inspect_attempts = 3;
 
+// --- The library (guard/buffer.h) -------------------------------------------------------------------------
+/// Owners whose lanes are kept open, and with them what is known of the upstream (bounded by known_bytes):
+/// reads of the last ones used are answered while the upstream is down.
+inline constexpr std::size_t buffer_lanes = 1024;
+
 // --- Resume file ------------------------------------------------------------------------------------------
 /// What is searched for one entry of a damaged resume file: its path is at most 4096 bytes, rarely above 108.
 inline constexpr std::size_t resume_entry = 8 * KiB;
