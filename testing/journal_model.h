@@ -61,6 +61,12 @@ inline Options small_options(std::uint64_t blocks = 32) {
   return options;
 }
 
+inline Options growing_options(std::uint64_t blocks, std::uint64_t max_blocks) {
+  Options options = small_options(blocks);
+  options.max_size = max_blocks * limits::journal_block;
+  return options;
+}
+
 inline Result<std::unique_ptr<Store>> open_store(testing::SimDisk& disk, Options options = small_options(),
                                                  std::uint64_t salt_seed = 1) {
   return Store::open(disk.root(), options, salts(salt_seed), null_logger());

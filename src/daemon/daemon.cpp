@@ -54,7 +54,7 @@ class Daemon {
       : options_(options),
         log_(log),
         notifier_(notifier),
-        state_dir_(options.state_dir, {options.journal_size, limits::journal_max}, log),
+        state_dir_(options.state_dir, {options.journal_size, options.journal_max}, log),
         worker_([this](std::function<void()> work) { loop_.post(std::move(work)); }) {}
 
   int run();

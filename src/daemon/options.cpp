@@ -59,9 +59,14 @@ std::string wrong_with(const Options& options) {
   if (options.delivery_concurrency == 0 || options.delivery_concurrency > limits::upstream_connections) {
     return "--delivery-concurrency: must be between 1 and " + std::to_string(limits::upstream_connections);
   }
-  if (options.journal_size % limits::journal_block != 0 || options.journal_size < 4 * limits::MiB ||
-      options.journal_size > limits::journal_max) {
-    return "--journal-size: must be a multiple of 4KiB, at least 4MiB and at most 1GiB";
+  if (options.journal_size % limits::journal_block != 0 || options.journal_size < 4 * limits::MiB) {
+    return "--journal-size: must be a multiple of 4KiB and at least 4MiB";
+  }
+  if (options.journal_max % limits::journal_block != 0 || options.journal_max > limits::journal_max) {
+    return "--journal-max: must be a multiple of 4KiB and at most 1GiB";
+  }
+  if (options.journal_size > options.journal_max) {
+    return "--journal-size: must not be larger than --journal-max";
   }
   if (options.max_body < 16 * limits::KiB || options.max_body > limits::MiB) {
     return "--max-body: must be between 16KiB and 1MiB";
@@ -108,7 +113,10 @@ Parsed parse_options(int argc, const char* const* argv) {
       ->capture_default_str();
   app.add_option("--delivery-concurrency", options.delivery_concurrency, "Deliveries to xapi at a time")
       ->capture_default_str();
-  add_size(app, "--journal-size", options.journal_size, "32MiB", "Size of each of the two journal files");
+  add_size(app, "--journal-size", options.journal_size, "32MiB",
+           "Size of each of the two journal files when they are made");
+  add_size(app, "--journal-max", options.journal_max, "1GiB",
+           "Size up to which they grow when more is pending than fits in half of one");
   add_size(app, "--max-body", options.max_body, "320KiB", "Largest body a device socket takes");
 
   try {

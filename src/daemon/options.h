@@ -26,6 +26,7 @@ struct Options {
   unsigned queue_capacity = static_cast<unsigned>(limits::queue_entries);
   unsigned delivery_concurrency = limits::delivery_concurrency;
   std::uint64_t journal_size = limits::journal_size;
+  std::uint64_t journal_max = limits::journal_max;
   std::uint64_t max_body = limits::max_body_vtpm;
 
   std::string control_socket_path() const {

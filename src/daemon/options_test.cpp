@@ -39,26 +39,32 @@ TEST(Options, HaveTheDocumentedDefaults) {
   EXPECT_EQ(parsed.options->direct_timeout, std::chrono::milliseconds(500));
   EXPECT_EQ(parsed.options->queue_capacity, 512u);
   EXPECT_EQ(parsed.options->journal_size, 32u << 20);
+  EXPECT_EQ(parsed.options->journal_max, 1u << 30);
 }
 
 TEST(Options, AreReadFromTheCommandLine) {
-  const Parsed parsed = parse({"--upstream", "unix:/tmp/x", "--direct-timeout", "2s", "--journal-size",
-                               "4MiB", "--log-level", "debug", "--runtime-dir", "/tmp/run"});
+  const Parsed parsed =
+      parse({"--upstream", "unix:/tmp/x", "--direct-timeout", "2s", "--journal-size", "4MiB", "--journal-max",
+             "8MiB", "--log-level", "debug", "--runtime-dir", "/tmp/run"});
   ASSERT_TRUE(parsed.options);
   EXPECT_EQ(parsed.options->upstream, "unix:/tmp/x");
   EXPECT_EQ(parsed.options->direct_timeout, std::chrono::seconds(2));
   EXPECT_EQ(parsed.options->journal_size, 4u << 20);
+  EXPECT_EQ(parsed.options->journal_max, 8u << 20);
   EXPECT_EQ(parsed.options->log_level, LogLevel::debug);
   EXPECT_EQ(parsed.options->control_socket_path(), "/tmp/run/control.sock");
 }
 
 TEST(Options, AreReadFromAFileAndTheCommandLineWins) {
-  const ConfigFile file("upstream = \"unix:/tmp/file\"\ndoubt-window = \"5s\"\nqueue-capacity = 7\n");
+  const ConfigFile file(
+      "upstream = \"unix:/tmp/file\"\ndoubt-window = \"5s\"\nqueue-capacity = 7\n"
+      "journal-max = \"64MiB\"\n");
   const Parsed parsed = parse({"--config", file.path(), "--doubt-window", "6s"});
   ASSERT_TRUE(parsed.options);
   EXPECT_EQ(parsed.options->upstream, "unix:/tmp/file");
   EXPECT_EQ(parsed.options->doubt_window, std::chrono::seconds(6));
   EXPECT_EQ(parsed.options->queue_capacity, 7u);
+  EXPECT_EQ(parsed.options->journal_max, 64u << 20);
 }
 
 TEST(Options, RefuseAnUnknownKeyInTheFile) {
@@ -81,6 +87,10 @@ TEST(Options, RefuseWhatMakesNoSense) {
                                                        {"--journal-size", "4099KiB"},
                                                        {"--journal-size", "1MiB"},
                                                        {"--journal-size", "2GiB"},
+                                                       {"--journal-max", "16MiB"},
+                                                       {"--journal-max", "2GiB"},
+                                                       {"--journal-max", "65537KiB"},
+                                                       {"--journal-max", "1"},
                                                        {"--upstream", "tcp:1"},
                                                        {"--state-dir", "relative"},
                                                        {"--queue-capacity", "0"},

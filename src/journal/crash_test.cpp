@@ -77,7 +77,7 @@ std::unique_ptr<Store> recover(SimDisk& disk, Model& model, const Options& optio
 /// it, recovery, more work, a second end, recovery.
 struct History {
   std::uint64_t seed;
-  Options options = small_options(20);
+  Options options = seed % 2 == 0 ? small_options(36) : growing_options(16, 64);
   SimDisk disk{seed};
   Model model;
   Workload work{seed};

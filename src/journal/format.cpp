@@ -19,7 +19,8 @@ constexpr std::uint32_t format_version = 1;
 
 // Offsets; docs/JOURNAL_FORMAT.md, "Header" and "Record".
 namespace file_at {
-constexpr std::size_t magic = 0, version = 8, block_size = 12, generation = 16, salt = 24, highest = 32;
+constexpr std::size_t magic = 0, version = 8, block_size = 12, generation = 16, salt = 24, highest = 32,
+                      size = 40;
 constexpr std::size_t checksum = block - 8;
 }  // namespace file_at
 
@@ -69,6 +70,7 @@ std::array<std::byte, block> encode(const FileHeader& header) {
   put(bytes.data(), file_at::generation, header.generation);
   put(bytes.data(), file_at::salt, header.salt);
   put(bytes.data(), file_at::highest, header.highest_sequence);
+  put(bytes.data(), file_at::size, header.size);
   put(bytes.data(), file_at::checksum,
       static_cast<std::uint64_t>(XXH3_64bits(bytes.data(), file_at::checksum)));
   return bytes;
@@ -81,8 +83,13 @@ std::optional<FileHeader> decode_file_header(std::span<const std::byte> bytes) {
   if (get<std::uint64_t>(in, file_at::checksum) != XXH3_64bits(in, file_at::checksum)) return std::nullopt;
   if (get<std::uint32_t>(in, file_at::version) != format_version) return std::nullopt;
   if (get<std::uint32_t>(in, file_at::block_size) != block) return std::nullopt;
-  return FileHeader{get<std::uint64_t>(in, file_at::generation), get<std::uint64_t>(in, file_at::salt),
-                    get<std::uint64_t>(in, file_at::highest)};
+  FileHeader header;
+  header.generation = get<std::uint64_t>(in, file_at::generation);
+  header.salt = get<std::uint64_t>(in, file_at::salt);
+  header.highest_sequence = get<std::uint64_t>(in, file_at::highest);
+  header.size = get<std::uint64_t>(in, file_at::size);
+  if (header.size < data_start || header.size % block != 0) return std::nullopt;
+  return header;
 }
 
 void encode(const Record& record, std::uint64_t salt, std::byte* out) {

@@ -31,6 +31,9 @@ struct FileHeader {
   std::uint64_t generation = 0;
   std::uint64_t salt = 0;
   Sequence highest_sequence = 0;  ///< handed out when the generation began
+  /// Of the file when the generation began, whole blocks: so much had been written and synced, the file can
+  /// only be longer.
+  std::uint64_t size = 0;
 };
 
 /// Fills one whole block.

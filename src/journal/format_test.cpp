@@ -122,13 +122,16 @@ TEST(RecordFormat, TheMagicIsFoundOnEightByteBoundariesOnly) {
 }
 
 TEST(FileHeaderFormat, ComesBackAndAnyOtherBitIsNone) {
-  const FileHeader header{3, 0xDEADBEEF, 77};
+  const FileHeader header{3, 0xDEADBEEF, 77, 25 * block};
   const auto bytes = encode(header);
   const auto back = decode_file_header(bytes);
   ASSERT_TRUE(back);
   EXPECT_EQ(back->generation, 3u);
   EXPECT_EQ(back->salt, 0xDEADBEEFu);
   EXPECT_EQ(back->highest_sequence, 77u);
+  EXPECT_EQ(back->size, 25 * block);
+  EXPECT_FALSE(decode_file_header(encode({3, 0xDEADBEEF, 77, 25 * block + 1})));
+  EXPECT_FALSE(decode_file_header(encode({3, 0xDEADBEEF, 77, block})));
   EXPECT_FALSE(decode_file_header(std::span(bytes).first(100)));
   for (std::size_t bit = 0; bit < bytes.size() * 8; bit += bit < 400 ? 1 : 37) {
     auto bad = bytes;

@@ -51,6 +51,7 @@ void Index::apply(const Record& record, std::span<const std::uint32_t, 3> part_s
         if (std::find(more.begin(), more.end(), record.digest) == more.end()) more.push_back(record.digest);
         if (more.size() > limits::known_digests) more.erase(more.begin());
       } else if (record.retained) {
+        retained_ += it->second.retained ? 0 : 1;
         it->second.retained = true;
       } else {
         erase(it);
@@ -68,15 +69,37 @@ void Index::put(const SlotKey& key, const Live& live) {
     if (live.sequence < it->second.sequence) return;  // P2: nothing older wins, whatever the order on disk
     copy_bytes_ -= copy_bytes(it->second.value_size);
     if (it->second.more_known) more_known_.erase(key);
+    retained_ -= it->second.retained ? 1 : 0;
     it->second = live;
   }
+  retained_ += live.retained ? 1 : 0;
   copy_bytes_ += copy_bytes(live.value_size);
 }
 
 void Index::erase(Slots::iterator it) {
   copy_bytes_ -= copy_bytes(it->second.value_size);
+  retained_ -= it->second.retained ? 1 : 0;
   if (it->second.more_known) more_known_.erase(it->first);
   slots_.erase(it);
+}
+
+std::uint64_t Index::owner_bytes(const Owner& owner, Slot slot) const {
+  std::uint64_t bytes = 0;
+  const bool vtpm = device_of(slot) == Device::vtpm;
+  for (const Slot part : {Slot::permall, Slot::savestate, Slot::volatilestate, Slot::nvram}) {
+    if (vtpm ? device_of(part) != Device::vtpm : part != slot) continue;
+    if (const Live* live = newest({owner, part}); live != nullptr) bytes += copy_bytes(live->value_size);
+  }
+  return bytes;
+}
+
+std::uint64_t Index::largest_bytes() const {
+  std::uint64_t largest = 0;
+  for (const auto& [key, live] : slots_) largest = std::max(largest, owner_bytes(key.owner, key.slot));
+  for (const auto& [sequence, alert] : alerts_) {
+    largest = std::max(largest, copy_bytes(alert.live.value_size));
+  }
+  return largest;
 }
 
 const Live* Index::newest(const SlotKey& key) const {

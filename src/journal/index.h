@@ -54,7 +54,11 @@ class Index {
   const Live* find(const SlotKey& key, Sequence sequence) const;
   /// The live entry of the slot; nullptr if there is none.
   const Live* newest(const SlotKey& key) const;
-  bool has_alert(Sequence sequence) const { return alerts_.contains(sequence); }
+  /// The alert with this sequence; nullptr if there is none.
+  const Live* alert(Sequence sequence) const {
+    const auto it = alerts_.find(sequence);
+    return it == alerts_.end() ? nullptr : &it->second.live;
+  }
 
   /// Digests of values delivered while an older entry of the slot was newest: known upstream since.
   std::span<const Digest> more_known(const SlotKey& key) const;
@@ -63,6 +67,8 @@ class Index {
   const Slots& slots() const { return slots_; }
   const Alerts& alerts() const { return alerts_; }
   std::size_t entries() const { return slots_.size() + alerts_.size(); }
+  /// How many of them are retained.
+  std::size_t retained() const { return retained_; }
 
   /// Upper bound of what all live entries take in a copy, bytes.
   std::uint64_t copy_bytes() const { return copy_bytes_; }
@@ -71,6 +77,13 @@ class Index {
   static std::uint64_t copy_bytes(std::uint64_t value_size) {
     return round_up(record_header_max + value_size, 8);
   }
+
+  /// What a record that holds everything live of a vTPM may take; for other devices the entry of `slot`
+  /// alone.
+  std::uint64_t owner_bytes(const Owner& owner, Slot slot) const;
+  /// The largest record that could replace live entries without enlarging the live set: the highest
+  /// owner_bytes(), or an alert.
+  std::uint64_t largest_bytes() const;
 
   /// The entry of the slot is suspect if it is older than `below`.
   void suspect(const SlotKey& key, Sequence below);
@@ -91,6 +104,7 @@ class Index {
   Alerts alerts_;
   std::unordered_map<SlotKey, std::vector<Digest>, SlotKeyHash> more_known_;
   std::uint64_t copy_bytes_ = 0;
+  std::size_t retained_ = 0;
 };
 
 /// The digests of a record and those known since, at most limits::known_digests: the first, which is the

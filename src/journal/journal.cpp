@@ -63,6 +63,8 @@ void Journal::Impl::run() {
   while (take(taken)) {
     if (!taken.empty()) {
       serve(taken);
+      // Not only when all is quiet: in a long outage it never is. What comes meanwhile is one larger batch.
+      store->grow_ahead();
       idle_work_left = true;
     } else if (store->stats().state == State::failed) {
       busy_since = Clock::now().time_since_epoch().count();

@@ -109,7 +109,10 @@ struct Recovery {
 };
 
 struct Options {
-  std::uint64_t size = limits::journal_size;  ///< of each file, multiple of limits::journal_block
+  /// Of each file when it is made, multiple of limits::journal_block.
+  std::uint64_t size = limits::journal_size;
+  /// The files grow with what is live, to at most this size each; multiple of limits::journal_block, at least
+  /// `size`. They never shrink.
   std::uint64_t max_size = limits::journal_max;
 };
 
@@ -124,6 +127,8 @@ struct Stats {
   std::uint64_t generation = 0;
   std::uint64_t corrupt_records = 0;
   std::uint64_t quarantined_bytes = 0;
+  std::uint64_t retained_entries = 0;
+  std::uint64_t retained_given_up = 0;  ///< released by the journal itself, for lack of room
   std::uint64_t batches = 0;
   std::uint64_t syncs = 0;
   std::uint64_t switches = 0;
@@ -141,13 +146,19 @@ class Store {
 
   const Recovery& recovery() const;
 
-  /// Makes entries and removals durable with one write and one sync (switching files first when the current
-  /// one is nearly full), then serves the reads. Completions are in the order of `batch`.
+  /// Makes entries and removals durable with one write and one sync, then serves the reads. Completions are
+  /// in the order of `batch`. It takes longer when the current file is nearly full, by the copying of
+  /// everything live to the other one; and when the live set outgrows the files before grow_ahead() was done,
+  /// by writing and syncing as many zeros to each of them as the batch enlarges it, and one piece.
   std::vector<Completion> run(std::vector<Request> batch);
 
-  /// Work that may be done when nothing is waiting: marking the last batch as durable, zeroing the old file
-  /// after a switch. Does a bounded piece; returns true when there is more to do.
+  /// Work that may be done when nothing is waiting: marking the last batch as durable, growing ahead of need,
+  /// zeroing the old file after a switch. Does a bounded piece; returns true when there is more to do.
   bool idle_work();
+
+  /// Part of idle_work() that should not wait for quiet: when what is live fills more than half a file, one
+  /// piece of growing (writes and syncs limits::journal_zero in each file). True when there is more to do.
+  bool grow_ahead();
 
   /// Marks everything so far as durable, so that damage to the last batch is told apart from one that a
   /// crash cut off. Part of idle_work(); to be called before an orderly end.

@@ -41,8 +41,14 @@ Result<> Store::Impl::open() {
     }
     if (!scan->complete) continue;
     write_position = scan->end;
+    current().size = std::max(current().size, scan->end);  // enlarged in this generation
+    largest_copy = index.largest_bytes();
     judge((*headers)[active], (*headers)[1 - active], *scan);
-    if (auto resumed = resume(*scan, removals); !resumed) return resumed;
+    // Only now: the end of a file that was enlarged in its last generation may hold batches.
+    if (auto sized = fit_sizes(); !sized) return sized;
+    if (stats.switches == 0) {
+      if (auto resumed = resume(*scan, removals); !resumed) return resumed;
+    }
     return report_live();
   }
   return start_afresh(lost);
@@ -66,8 +72,13 @@ Result<std::array<Headers, 2>> Store::Impl::open_files() {
     if (!read) return std::unexpected(read.error());
     headers[i] = *read;
     file.safe_copy = read->safe();
+    auto size = file.file->size();
+    if (!size) return std::unexpected(size.error());
+    file.found_size = *size;
+    file.size = *size / block * block;
     if (const FileHeader* best = headers[i].best()) {
       file.header = *best;
+      file.size = std::min(file.size, best->size);
       highest_generation = std::max(highest_generation, best->generation);
       highest_sequence = std::max(highest_sequence, best->highest_sequence);
     }
@@ -75,10 +86,7 @@ Result<std::array<Headers, 2>> Store::Impl::open_files() {
   recovery.created = missing[0] && missing[1];
   // `a` is durable, and complete, before `b` exists: so of one file alone only `b` can tell of a loss.
   for (std::size_t i = 0; i < 2; ++i) {
-    if (!missing[i]) {
-      if (auto sized = ensure_size(files[i]); !sized) return std::unexpected(sized.error());
-      continue;
-    }
+    if (!missing[i]) continue;
     const bool complete = recovery.created && i == 0;
     if (auto made = create(files[i], complete); !made) return std::unexpected(made.error());
     headers[i].copies = {files[i].header, files[i].header};
@@ -99,7 +107,9 @@ Result<> Store::Impl::create(JournalFile& file, bool complete) {
     }
     if (!opened) return std::unexpected(opened.error());
     file.file = std::move(*opened);
-    if (auto sized = ensure_size(file); !sized) return sized;
+    file.size = 0;
+    if (auto sized = extend(file, options.size); !sized) return sized;
+    file.found_size = file.size;
     if (auto begun = begin_generation(file); !begun) return begun;
     if (complete) {
       if (auto completed = complete_twice(file, data_start); !completed) return completed;
@@ -116,27 +126,13 @@ Result<> Store::Impl::create(JournalFile& file, bool complete) {
   return made;
 }
 
-/// Real zeros, so that the blocks exist: later writes need no space, and syncing them no metadata.
-Result<> Store::Impl::ensure_size(JournalFile& file) {
-  auto size = file.file->size();
-  if (!size) return std::unexpected(size.error());
-  file.size = *size / block * block;
-  if (file.size >= options.size) return {};
-  const std::vector<std::byte> zeros(limits::journal_zero);
-  Result<> done;
-  for (std::uint64_t at = file.size; done && at < options.size; at += zeros.size()) {
-    const auto piece = std::span(zeros).first(std::min<std::uint64_t>(zeros.size(), options.size - at));
-    const std::span<const std::byte> part = piece;
-    done = file.file->write_at(at, {&part, 1});
+/// As large as asked for, and as what is live needs: the journal may have been larger than what its headers
+/// say. A file that holds a journal already goes on with the size it has when it cannot be enlarged.
+Result<> Store::Impl::fit_sizes() {
+  const std::uint64_t size = std::max(options.size, round_up(needed(room()), block));
+  if (!grow_to(size) && (smallest_file() < smallest_size || current().bad)) {
+    return std::unexpected(Error{Errc::no_space, 0, "journal: the files cannot be made large enough"});
   }
-  if (done) done = file.file->sync_all();
-  if (done) {
-    file.size = options.size;
-    return done;
-  }
-  // A file that holds a journal already goes on with the size it has.
-  if (file.size < smallest_size) return done;
-  log.log(LogLevel::warning, "journal-not-enlarged", {{"file", file.name}, {"error", done.error().message}});
   return {};
 }
 
@@ -149,7 +145,6 @@ Result<Scan> Store::Impl::replay(std::vector<Record>& removals) {
                        for (std::size_t i = 0; i < 3; ++i)
                          sizes[i] = static_cast<std::uint32_t>(values[i].size());
                      }
-                     largest_copy = std::max(largest_copy, Index::copy_bytes(r.payload_size));
                      index.apply(r, sizes);
                      // Only those of the last batch will be asked for.
                      if (!r.resumed && (removals.empty() || removals.back().batch_start != r.batch_start))
@@ -166,10 +161,11 @@ Result<> Store::Impl::start_afresh(bool lost) {
   if (lost) {
     ++recovery.corrupt_records;
     highest_sequence += damage_gap;
-    for (const JournalFile& file : files) quarantine(file, 0, file.size);
+    for (const JournalFile& file : files) quarantine(file, 0, file.found_size);
     log.log(LogLevel::error, "journal-lost", {{"quarantined-bytes", recovery.quarantined_bytes}});
   }
   active = 1;
+  if (auto sized = fit_sizes(); !sized) return sized;
   if (auto switched = switch_files(); !switched) return switched;
   return report_live();
 }
@@ -184,6 +180,10 @@ void Store::Impl::judge(const Headers& own, const Headers& others, const Scan& s
   for (std::size_t i = 0; i < 2; ++i) {
     const bool good = own.copies[i] && own.copies[i]->generation == current().header.generation;
     if (!good) damaged(current(), i * block, (i + 1) * block);
+  }
+  if (current().found_size < current().header.size) {
+    damaged(current(), current().found_size, current().found_size);  // cut off; nothing is left to keep
+    index.suspect_before(everywhere);
   }
   for (const Damage& damage : scan.damage) {
     damaged(current(), damage.from, damage.to);
@@ -200,7 +200,7 @@ void Store::Impl::judge(const Headers& own, const Headers& others, const Scan& s
   // A file without a header, or none at all, is never the trace of a crash: it may have been the newer one.
   const bool other_lost = others.best() == nullptr;
   if (other_lost || (recreated && index.entries() != 0)) {
-    damaged(other(), 0, other_lost ? other().size : 0);
+    damaged(other(), 0, other_lost ? other().found_size : 0);
     index.suspect_before(everywhere);
   }
   if (recovery.corrupt_records == 0) return;
@@ -230,7 +230,7 @@ Result<> Store::Impl::resume(const Scan& scan, const std::vector<Record>& remova
   }
   bool whole = true;
   copy.flush = [&](Batch& records) -> Result<> {
-    whole = whole && write_position + records.disk_bytes() <= current().size;
+    whole = whole && write_position + records.disk_bytes() + removal_room(index.entries()) <= current().size;
     return whole ? write_and_sync(records) : Result<>();
   };
   auto copied = copy_live(copy);

@@ -55,8 +55,7 @@ class Run {
         else
           place(i, record_of(*entry), as_bytes(entry->value));
       } else if (const auto* removal = std::get_if<Removal>(&requests_[i])) {
-        const Live* live = store_.index.newest({removal->owner, removal->slot});
-        place(i, record_of(*removal, live), {});
+        place(i, record_of(*removal, live_of(*removal)), {});
       }
     }
     flush();
@@ -74,13 +73,17 @@ class Run {
     return {};
   }
 
-  void place(std::size_t request, const Record& record, std::span<const std::byte> payload) {
+  const Live* live_of(const Removal& removal) const {
+    return removal.alert ? nullptr : store_.index.newest({removal.owner, removal.slot});
+  }
+
+  void place(std::size_t request, Record record, std::span<const std::byte> payload) {
     store_.highest_sequence = std::max(store_.highest_sequence, record.sequence);
     if (record.is_entry() && stale(record)) {
       completions_[request].result = std::unexpected(Error::invalid("journal: sequence is not the newest"));
       return;
     }
-    for (;;) {
+    for (bool switched = false;;) {
       // Without a usable other file, what is left of a good one still takes what ends entries.
       if (store_.current().bad || (store_.blocked && record.is_entry())) {
         completions_[request].result = journal_failed();
@@ -88,24 +91,30 @@ class Run {
       }
       const Growth growth = growth_of(record, payload);
       const bool admitted = admits(growth);
-      if (admitted && fits(record, growth)) {
-        batch().add(record, payload);
-        request_of_.push_back(request);
-        growth_ += growth.bytes;
-        new_entries_ += growth.entries;
-        largest_ = std::max(largest_, growth.largest);
-        has_entries_ = has_entries_ || record.is_entry();
-        return;
+      const bool fitting = has_room(batch().bytes() + record.padded_size(),
+                                    store_.index.entries() + new_entries_ + growth.entries);
+      if (admitted && (fitting || (batch().empty() && last_resort(record)))) {
+        return add(request, record, payload, growth);
       }
       // The sums over a batch are estimates from above; exact, and after a switch roomier, they may do.
       if (!batch().empty()) {
         flush();
         continue;
       }
-      Result<> room = std::unexpected(Error{Errc::no_space, 0, "journal: full"});
-      if (admitted) room = store_.blocked ? journal_failed() : store_.make_room();
-      if (room && fits(record, growth)) continue;
-      if (room) room = std::unexpected(Error{Errc::no_space, 0, "journal: full"});
+      Result<> room;
+      if (!admitted) {
+        room = store_.find_space(with(growth), touched(record));
+      } else if (record.retained && store_.blocked) {
+        record.retained = false;  // rather than keep its lane from going on
+        ++store_.stats.retained_given_up;
+      } else if (store_.blocked) {
+        room = journal_failed();
+      } else if (std::exchange(switched, true)) {
+        room = std::unexpected(Error{Errc::no_space, 0, "journal: full"});
+      } else if (auto made = store_.make_room(); !made && record.is_entry()) {
+        room = made;
+      }
+      if (room) continue;
       completions_[request].result = room;
       return;
     }
@@ -113,7 +122,7 @@ class Run {
 
   /// A newer entry of the slot is live: the caller handed out sequences in the wrong order.
   bool stale(const Record& record) const {
-    if (record.type == RecordType::alert) return store_.index.has_alert(record.sequence);
+    if (record.type == RecordType::alert) return store_.index.alert(record.sequence) != nullptr;
     const unsigned slots = record.type == RecordType::contents ? 3 : 1;
     for (unsigned i = 0; i < slots; ++i) {
       const Live* live = store_.index.newest({record.owner, slots == 3 ? static_cast<Slot>(i) : record.slot});
@@ -141,34 +150,58 @@ class Run {
       if (old != nullptr) growth.bytes -= static_cast<std::int64_t>(Index::copy_bytes(old->value_size));
       growth.entries += old == nullptr ? 1 : 0;
     }
-    growth.largest = Index::copy_bytes(record.payload_size);
     growth.bytes = std::max<std::int64_t>(growth.bytes, 0);
+    // What could replace everything the owner then has, in one record.
+    growth.largest = record.type == RecordType::alert
+                         ? Index::copy_bytes(record.payload_size)
+                         : store_.index.owner_bytes(record.owner, record.slot) +
+                               static_cast<std::uint64_t>(growth_ + growth.bytes);
     return growth;
   }
 
-  /// Whether everything live, one more record and one removal per entry would still fit in one file. What
-  /// does not enlarge the live set always passes.
+  Store::Impl::Room with(const Growth& growth) const {
+    Store::Impl::Room room = store_.room();
+    room.live += static_cast<std::uint64_t>(growth_ + growth.bytes);
+    room.entries += new_entries_ + growth.entries;
+    room.largest = std::max(room.largest, growth.largest);
+    return room;
+  }
+
+  /// What does not enlarge the live set always passes.
   bool admits(const Growth& growth) const {
-    if (growth.bytes == 0 && growth.entries == 0) return true;
-    const std::uint64_t live = store_.index.copy_bytes() + static_cast<std::uint64_t>(growth_ + growth.bytes);
-    const std::uint64_t entries = store_.index.entries() + new_entries_ + growth.entries;
-    const std::uint64_t largest = std::max({store_.largest_copy, largest_, growth.largest});
-    const std::uint64_t pieces = live / limits::journal_copy + 1;  // each is rounded up to a block
-    const std::uint64_t completes = 2;
-    return round_up(live, block) + (pieces + completes) * block + round_up(largest, block) +
-               Store::Impl::removal_room(entries) <=
-           store_.capacity();
+    return (growth.bytes == 0 && growth.entries == 0) ||
+           Store::Impl::needed(with(growth)) <= store_.smallest_file();
   }
 
-  /// Whether the batch with this record fits in what is left of the current file.
-  bool fits(const Record& record, const Growth& growth) const {
-    return has_room(batch().bytes() + record.padded_size(), has_entries_ || record.is_entry(),
-                    store_.index.entries() + new_entries_ + growth.entries);
+  /// Whether a batch of this size leaves a block for the removal of each of so many live entries.
+  bool has_room(std::uint64_t bytes, std::uint64_t entries) const {
+    return store_.write_position + round_up(bytes, block) + Store::Impl::removal_room(entries) <=
+           store_.current().size;
   }
 
-  bool has_room(std::uint64_t bytes, bool with_entries, std::uint64_t entries) const {
-    const std::uint64_t kept = with_entries ? Store::Impl::removal_room(entries) : 0;
-    return store_.write_position + round_up(bytes, block) + kept <= store_.current().size;
+  /// Whether the record, alone in a batch, may take the block that is kept for the removal of its entry.
+  bool last_resort(const Record& record) const {
+    if (!store_.blocked || record.is_entry() || record.retained) return false;
+    const Live* live =
+        record.alert ? store_.index.alert(record.sequence) : store_.index.newest({record.owner, record.slot});
+    const bool ends = live != nullptr && live->sequence <= record.sequence;
+    return ends && has_room(record.padded_size(), store_.index.entries() - 1);
+  }
+
+  /// Which slots an entry replaces.
+  std::vector<SlotKey> touched(const Record& record) const {
+    if (record.type != RecordType::contents) return {{record.owner, record.slot}};
+    return {
+        {record.owner, Slot::permall}, {record.owner, Slot::savestate}, {record.owner, Slot::volatilestate}};
+  }
+
+  void add(std::size_t request, const Record& record, std::span<const std::byte> payload,
+           const Growth& growth) {
+    batch().add(record, payload);
+    request_of_.push_back(request);
+    growth_ += growth.bytes;
+    new_entries_ += growth.entries;
+    has_entries_ = has_entries_ || record.is_entry();
   }
 
   void flush() {
@@ -178,12 +211,10 @@ class Run {
       completions_[request_of_[i]].result = result;
       if (result) apply(batch().records()[i], requests_[request_of_[i]]);
     }
-    store_.largest_copy = std::max(store_.largest_copy, largest_);
     batch().clear();
     request_of_.clear();
     growth_ = 0;
     new_entries_ = 0;
-    largest_ = 0;
     has_entries_ = false;
   }
 
@@ -193,7 +224,9 @@ class Run {
     auto result = store_.write_and_sync(batch());
     if (result) return result;
     if (auto switched = store_.make_room(); !switched) return result;
-    if (!has_room(batch().bytes(), has_entries_, store_.index.entries() + new_entries_)) return result;
+    const std::uint64_t end = store_.write_position + batch().disk_bytes();
+    const bool removals_fit = !has_entries_ && end <= store_.current().size;
+    if (!removals_fit && !has_room(batch().bytes(), store_.index.entries() + new_entries_)) return result;
     return store_.write_and_sync(batch());
   }
 
@@ -204,6 +237,11 @@ class Run {
       for (std::size_t i = 0; i < 3; ++i) sizes[i] = static_cast<std::uint32_t>((*values)[i].size());
     }
     store_.index.apply(record, sizes);
+    if (!record.is_entry()) return;
+    const std::uint64_t largest = record.type == RecordType::alert
+                                      ? Index::copy_bytes(record.payload_size)
+                                      : store_.index.owner_bytes(record.owner, record.slot);
+    store_.largest_copy = std::max(store_.largest_copy, largest);
   }
 
   Batch& batch() { return store_.batch; }
@@ -215,7 +253,6 @@ class Run {
   std::vector<std::size_t> request_of_;  ///< per record of the batch
   std::int64_t growth_ = 0;              ///< of the live set by the batch, from above
   std::uint64_t new_entries_ = 0;
-  std::uint64_t largest_ = 0;
   bool has_entries_ = false;
 };
 
@@ -290,6 +327,7 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Directory> dir, Optio
 const Recovery& Store::recovery() const { return impl_->recovery; }
 
 std::vector<Completion> Store::run(std::vector<Request> batch) {
+  impl_->growth_tried = false;
   auto completions = unanswered(batch);
   Run(*impl_, batch, completions).commit_all();
   for (std::size_t i = 0; i < batch.size(); ++i) {
@@ -315,8 +353,11 @@ void Store::seal() {
 
 bool Store::idle_work() {
   seal();
-  return !impl_->failed() && impl_->zero_some();
+  if (impl_->failed()) return false;
+  return grow_ahead() || impl_->zero_some();
 }
+
+bool Store::grow_ahead() { return impl_->grow_some(); }
 
 bool Store::revive() {
   if (!impl_->failed()) return true;
@@ -329,6 +370,7 @@ Stats Store::stats() const {
   stats.state = impl_->failed() ? State::failed : State::ok;
   stats.reserved = impl_->dir->overwrites_in_place();
   stats.live_bytes = impl_->index.copy_bytes();
+  stats.retained_entries = impl_->index.retained();
   stats.capacity_bytes = impl_->capacity();
   stats.generation = impl_->current().header.generation;
   return stats;

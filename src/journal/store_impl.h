@@ -1,13 +1,16 @@
-// The inside of Store, shared by its three parts: commits (store.cpp), switches (switch.cpp) and recovery
-// (recovery.cpp).
+// The inside of Store, shared by its four parts: commits (store.cpp), switches (switch.cpp), the size of the
+// files (growth.cpp) and recovery (recovery.cpp).
 //
 // Invariants:
 //   * write_position is where the next batch begins; nothing acknowledged stands at or after it.
 //   * The index holds exactly what was acknowledged; its positions are in the current file.
 //   * A file whose write or sync failed is `bad`: it takes no more batches before a switch has filled it anew
 //     from its start, under a new generation.
-//   * What is live can always be copied to the other file, and then one more record and one removal per live
-//     entry fit: admits() refuses whatever would break this.
+//   * What is live can always be copied to the other file, and then one more record fits, as large as any it
+//     could replace, and a block for the removal of each live entry: needed(room()) is at most the smaller
+//     file. What would break this is refused, and what does not enlarge the live set never does.
+//   * Of the blocks kept for removals one is used only to end a live entry, and only when no switch is
+//     possible: so each can be ended, one after the other.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +35,9 @@ inline constexpr std::uint64_t smallest_size = 16 * block;
 struct JournalFile {
   std::string name;
   std::unique_ptr<File> file;
-  std::uint64_t size = 0;  ///< whole blocks only
+  /// What counts of it, whole blocks: so much was written and synced. The file may be longer.
+  std::uint64_t size = 0;
+  std::uint64_t found_size = 0;  ///< of the whole file, when it was opened
   FileHeader header;
   std::size_t safe_copy = 1;  ///< of the header: known to be durable, if any is
   bool bad = false;
@@ -51,7 +56,7 @@ struct Store::Impl {
   Result<> open();
   Result<std::array<Headers, 2>> open_files();
   Result<> create(JournalFile& file, bool complete);
-  Result<> ensure_size(JournalFile& file);
+  Result<> fit_sizes();
   Result<Scan> replay(std::vector<Record>& removals);
   Result<> start_afresh(bool lost);
   void judge(const Headers& own, const Headers& others, const Scan& scan);
@@ -79,17 +84,40 @@ struct Store::Impl {
   void settle(const Copy& copy);
   bool zero_some();
 
+  // --- growth.cpp ---
+  /// What decides how large a file must be, bytes.
+  struct Room {
+    std::uint64_t live = 0;     ///< Index::copy_bytes()
+    std::uint64_t entries = 0;  ///< that may be removed one by one
+    std::uint64_t largest = 0;  ///< record that may still have to be taken
+  };
+  Room room() const { return {index.copy_bytes(), index.entries(), largest_copy}; }
+  /// The size of the smallest file in which all that fits.
+  static std::uint64_t needed(const Room& room);
+  /// The size at which what is live fills at most half a file, as far as Options::max_size permits.
+  std::uint64_t wanted_size() const;
+  std::uint64_t smallest_file() const { return std::min(files[0].size, files[1].size); }
+  /// Enlarges one file and syncs it. After a failure it is as large as before.
+  Result<> extend(JournalFile& file, std::uint64_t to);
+  /// Enlarges both files; false if one could not be.
+  bool grow_to(std::uint64_t size);
+  /// A bounded piece of growing ahead of need; true when there is more to do.
+  bool grow_some();
+  /// Makes `room`, by growing or else by giving up retained entries but for those in `replaced`. After
+  /// success at least something was gained; no_space = nothing can be done and nothing was.
+  Result<> find_space(Room room, std::span<const SlotKey> replaced);
+  Result<> give_up_retained(Room room, std::span<const SlotKey> replaced);
+
   // --- store.cpp ---
   Result<> write_and_sync(Batch& batch);
   Result<> make_room();
   void file_failed(JournalFile& file, const Error& error);
 
   /// Bytes for batches in either file.
-  std::uint64_t capacity() const { return std::min(files[0].size, files[1].size) - data_start; }
-  /// Kept free of entries, so that everything live can be removed even when no switch is possible.
-  static std::uint64_t removal_room(std::uint64_t entries) {
-    return round_up(entries * record_header, block) + block;
-  }
+  std::uint64_t capacity() const { return smallest_file() - data_start; }
+  /// Kept free, so that everything live can be removed even when no switch is possible: each batch takes a
+  /// block at least, and each removal may come in one of its own. One more for a seal.
+  static std::uint64_t removal_room(std::uint64_t entries) { return (entries + 1) * block; }
 
   std::unique_ptr<Directory> dir;
   Options options;
@@ -102,7 +130,9 @@ struct Store::Impl {
   std::uint64_t highest_generation = 0;
   Sequence highest_sequence = 0;
   Index index;
-  std::uint64_t largest_copy = 0;  ///< of one entry, in this generation
+  std::uint64_t largest_copy = 0;  ///< Index::largest_bytes(), the highest in this generation
+  bool growth_failed = false;      ///< the last time; no more ahead of need until it succeeds
+  bool growth_tried = false;       ///< in this run(), in vain
   bool recreated = false;          ///< one of the files was missing
   bool sealed = true;              ///< nothing was committed since the last `complete` record
   bool blocked = false;            ///< a switch was necessary and failed; only revive() tries again
@@ -123,7 +153,6 @@ struct Store::Impl::Copy {
   std::uint64_t piece = limits::journal_copy;  ///< a batch is flushed when it would exceed this
   bool copied = false;                         ///< marks of the records
   bool resumed = false;
-  std::uint64_t largest = 0;  ///< Index::copy_bytes() of the largest record
 
   Batch batch;
   std::deque<std::string> bytes;  ///< what the payloads of `batch` point into

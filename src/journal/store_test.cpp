@@ -83,6 +83,7 @@ TEST_F(StoreTest, AnAcknowledgedWriteSurvivesAPowerCut) {
 }
 
 TEST_F(StoreTest, ABatchCostsOneWriteAndOneSync) {
+  options = small_options(64);
   open();
   const auto before = disk.operations();
   std::vector<Request> batch;
@@ -302,26 +303,28 @@ TEST_F(StoreTest, SequencesRiseAlsoWhenNothingIsLeftOfThem) {
 }
 
 TEST_F(StoreTest, AFullJournalRefusesOnlyWhatEnlargesIt) {
+  options = small_options(128);
   open();
   unsigned accepted = 0;
   Sequence s = 1;
   for (;; ++accepted, ++s) {
-    const auto done = run_one(*store, write_of(vm(accepted), Slot::permall, s, 2500));
+    const auto done = run_one(*store, write_of(vm(accepted), Slot::permall, s, 12'000));
     if (!done.result) {
       EXPECT_EQ(done.result.error().code, Errc::no_space);
       break;
     }
     ASSERT_LT(accepted, 100u);
   }
-  EXPECT_GT(accepted, 20u) << "most of a file should be usable";
+  EXPECT_GT(accepted * 12'000, options.size / 2) << "most of a file should be usable";
   for (unsigned round = 0; round < 3; ++round) {
-    for (unsigned i = 0; i < accepted; ++i) commit(write_of(vm(i), Slot::permall, ++s, 2500));
+    for (unsigned i = 0; i < accepted; ++i) commit(write_of(vm(i), Slot::permall, ++s, 12'000));
   }
-  EXPECT_EQ(run_one(*store, write_of(vm(200), Slot::permall, ++s, 2500)).result.error().code, Errc::no_space);
+  EXPECT_EQ(run_one(*store, write_of(vm(200), Slot::permall, ++s, 12'000)).result.error().code,
+            Errc::no_space);
   power_cut_and_open();
   EXPECT_EQ(live().size(), accepted);
   for (unsigned i = 0; i < accepted; ++i) commit(removal_of(vm(i), Slot::permall, s));
-  commit(write_of(vm(200), Slot::permall, ++s, 2500));
+  commit(write_of(vm(200), Slot::permall, ++s, 12'000));
   power_cut_and_open();
   EXPECT_EQ(live(), (Entries{{Slot::permall, s}}));
 }

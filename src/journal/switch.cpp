@@ -61,7 +61,7 @@ Result<> Store::Impl::switch_files() {
   target.bad = false;
   active = 1 - active;
   write_position = position;
-  largest_copy = copy.largest;
+  largest_copy = index.largest_bytes();
   sealed = true;
   zero_from = data_start;
   read_failures.clear();
@@ -72,7 +72,7 @@ Result<> Store::Impl::switch_files() {
 }
 
 Result<> Store::Impl::begin_generation(JournalFile& target) {
-  target.header = {++highest_generation, random_salt(), highest_sequence};
+  target.header = {++highest_generation, random_salt(), highest_sequence, target.size};
   const auto bytes = encode(target.header);
   const std::span<const std::byte> copy = bytes;
   const std::size_t first = 1 - target.safe_copy;
@@ -145,7 +145,6 @@ Result<> Store::Impl::copy_record(Copy& copy, std::span<const Placed> group) {
     record.suspect = held[0].second.suspect;
     record.copied = copy.copied;
     record.resumed = copy.resumed;
-    copy.largest = std::max(copy.largest, Index::copy_bytes(record.payload_size));
     for (const auto& [key, live] : held) copy.held.push_back({copy.batch.count(), key, live});
     copy.batch.add(record, value);
   };
