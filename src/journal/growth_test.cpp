@@ -2,6 +2,7 @@
 #include <functional>
 #include <iostream>
 
+#include "journal/inspect.h"
 #include "journal/scan.h"
 #include "testing/journal_model.h"
 
@@ -286,6 +287,13 @@ TEST_F(GrowthTest, AFileThatWasCutOffIsDamagedAndItsEntriesAreDoubted) {
     ASSERT_TRUE(file->write_at(0, {&part, 1}));
     ASSERT_TRUE(file->sync_all());
     ASSERT_TRUE(dir->sync());
+  }
+  {
+    const auto seen = inspect(*disk.root()).value();
+    ASSERT_EQ(seen.damage.size(), 1u);
+    EXPECT_EQ(seen.damage[0].from, bytes.size());
+    EXPECT_EQ(seen.damage[0].to, options.size);
+    for (const auto& entry : seen.live) EXPECT_TRUE(entry.suspect);
   }
   open();
   EXPECT_EQ(store->recovery().corrupt_records, 1u);

@@ -163,6 +163,10 @@ class Look {
            {},
            false});
     }
+    if (own.size < own.headers.best()->size) {
+      out_.damage.push_back({own.name, own.size, own.headers.best()->size, "the file was cut off", {}, true});
+      pass.index.suspect_before(~std::uint64_t{0});
+    }
     for (const Damage& damage : pass.scan.damage) {
       out_.damage.push_back({own.name, damage.from, damage.to, std::string(what_of(damage)), damage.lost,
                              damage.hides_records});

@@ -44,11 +44,7 @@ Result<> Store::Impl::open() {
     current().size = std::max(current().size, scan->end);  // enlarged in this generation
     largest_copy = index.largest_bytes();
     judge((*headers)[active], (*headers)[1 - active], *scan);
-    // Only now: the end of a file that was enlarged in its last generation may hold batches.
-    if (auto sized = fit_sizes(); !sized) return sized;
-    if (stats.switches == 0) {
-      if (auto resumed = resume(*scan, removals); !resumed) return resumed;
-    }
+    if (auto resumed = resume(*scan, removals); !resumed) return resumed;
     return report_live();
   }
   return start_afresh(lost);
@@ -128,11 +124,10 @@ Result<> Store::Impl::create(JournalFile& file, bool complete) {
 
 /// As large as asked for, and as what is live needs: the journal may have been larger than what its headers
 /// say. A file that holds a journal already goes on with the size it has when it cannot be enlarged.
-Result<> Store::Impl::fit_sizes() {
-  const std::uint64_t size = std::max(options.size, round_up(needed(room()), block));
-  if (!grow_to(size) && (smallest_file() < smallest_size || current().bad)) {
-    return std::unexpected(Error{Errc::no_space, 0, "journal: the files cannot be made large enough"});
-  }
+Result<> Store::Impl::fit_size(JournalFile& file) {
+  auto grown = extend(file, std::max(options.size, needed(room())));
+  if (grown || file.size < smallest_size) return grown;
+  log.log(LogLevel::warning, "journal-not-enlarged", {{"file", file.name}, {"error", grown.error().message}});
   return {};
 }
 
@@ -165,7 +160,9 @@ Result<> Store::Impl::start_afresh(bool lost) {
     log.log(LogLevel::error, "journal-lost", {{"quarantined-bytes", recovery.quarantined_bytes}});
   }
   active = 1;
-  if (auto sized = fit_sizes(); !sized) return sized;
+  for (JournalFile& file : files) {
+    if (auto sized = fit_size(file); !sized) return sized;
+  }
   if (auto switched = switch_files(); !switched) return switched;
   return report_live();
 }
@@ -209,12 +206,32 @@ void Store::Impl::judge(const Headers& own, const Headers& others, const Scan& s
           {{"places", recovery.corrupt_records}, {"quarantined-bytes", recovery.quarantined_bytes}});
 }
 
-/// Makes certain that everything in the index is durable, and that no damage is carried on.
+/// Makes certain that everything in the index is durable, and that no damage is carried on. Until it is
+/// certain that the current file is complete on the disk, the other one is left as it is: with the last sync
+/// of a switch failed, and the process killed, the page cache may show a file as complete while a power cut
+/// would still make the other one count. Its end may hold batches, if it was enlarged in its generation.
 Result<> Store::Impl::resume(const Scan& scan, const std::vector<Record>& removals) {
   zero_from = data_start;
-  if (recovery.corrupt_records != 0) return switch_files();
-  if (scan.unproven_from == 0) return {};
+  if (auto sized = fit_size(current()); !sized) return sized;
+  bool whole = recovery.corrupt_records == 0 && !current().bad;
+  // What this process has just created, it has also synced.
+  if (whole && scan.unproven_from != 0 && !recovery.created) whole = rewrite_unproven(scan, removals);
+  if (!whole && !scan.committed && scan.complete_at != 0) {
+    Record complete;
+    complete.type = RecordType::complete;
+    complete.copied = true;
+    Batch only;
+    only.add(complete, {});
+    auto proven = only.write(*current().file, scan.complete_at, current().header.salt);
+    if (proven) proven = current().file->sync_data();
+    if (!proven) return proven;
+  }
+  if (auto sized = fit_size(other()); !sized) return sized;
+  return whole ? Result<>() : switch_files();
+}
 
+/// The last batch once more, behind it; false if there is no room or it fails.
+bool Store::Impl::rewrite_unproven(const Scan& scan, const std::vector<Record>& removals) {
   Copy copy;
   copy.from = scan.unproven_from;
   copy.resumed = true;
@@ -228,15 +245,14 @@ Result<> Store::Impl::resume(const Scan& scan, const std::vector<Record>& remova
     removal.resumed = true;
     copy.batch.add(removal, {});
   }
-  bool whole = true;
   copy.flush = [&](Batch& records) -> Result<> {
-    whole = whole && write_position + records.disk_bytes() + removal_room(index.entries()) <= current().size;
-    return whole ? write_and_sync(records) : Result<>();
+    if (write_position + records.disk_bytes() + removal_room(index.entries()) > current().size)
+      return std::unexpected(Error{Errc::no_space, 0, "journal: full"});
+    return write_and_sync(records);
   };
-  auto copied = copy_live(copy);
-  if (!copied || !whole) return switch_files();
+  if (!copy_live(copy)) return false;
   settle(copy);
-  return {};
+  return true;
 }
 
 Result<> Store::Impl::report_live() {

@@ -94,14 +94,16 @@ class Scanner {
     ++scan_.records;
     // A batch that no switch wrote can only follow `complete`, even when that is damaged.
     if (r.type == RecordType::complete || !r.copied) scan_.complete = true;
+    scan_.committed = scan_.committed || (!r.copied && !r.resumed);
     sealed_ = false;
     if (r.is_entry() && (digest_of(as_text(payload)) != r.digest || !well_formed(r, payload))) {
       bad_.push_back({{position_, position_ + r.padded_size(), r, false}, batch_start_});
     } else {
       if (!all_zero(padding))
         bad_.push_back({{position_, position_ + r.padded_size(), {}, false}, batch_start_});
-      sealed_ = r.type == RecordType::complete;
-      if (sealed_ && scan_.complete_at == 0) scan_.complete_at = position_;
+      // Those of a switch or a recovery are what has to be synced, not what tells of a sync.
+      sealed_ = r.type == RecordType::complete && !r.copied && !r.resumed;
+      if (r.type == RecordType::complete && r.copied && scan_.complete_at == 0) scan_.complete_at = position_;
       on_record_(r, payload);
     }
     position_ += r.padded_size();

@@ -30,7 +30,10 @@ struct Scan {
   std::uint64_t end = data_start;
   /// The file holds everything live: there is a `complete` record, or a batch that can only follow one.
   bool complete = false;
-  std::uint64_t complete_at = 0;  ///< position of the first `complete` record; 0 = none could be read
+  std::uint64_t complete_at = 0;  ///< of the first `complete` record of the switch; 0 = none could be read
+  /// A batch that neither a switch nor a recovery wrote was found: so the sync of the `complete` records had
+  /// succeeded. Otherwise they may be in the page cache only.
+  bool committed = false;
   /// In the order of the file. What a crash cut off in the last batch is not among it.
   std::vector<Damage> damage;
   /// The last batch was cut off before anybody was told that it was durable.

@@ -56,11 +56,12 @@ struct Store::Impl {
   Result<> open();
   Result<std::array<Headers, 2>> open_files();
   Result<> create(JournalFile& file, bool complete);
-  Result<> fit_sizes();
+  Result<> fit_size(JournalFile& file);
   Result<Scan> replay(std::vector<Record>& removals);
   Result<> start_afresh(bool lost);
   void judge(const Headers& own, const Headers& others, const Scan& scan);
   Result<> resume(const Scan& scan, const std::vector<Record>& removals);
+  bool rewrite_unproven(const Scan& scan, const std::vector<Record>& removals);
   Result<> report_live();
   void quarantine(const JournalFile& from, std::uint64_t begin, std::uint64_t end);
 
