@@ -86,6 +86,17 @@ inline constexpr unsigned race_repeats = 3;
 /// VMs whose references are kept, four times what a host can run.
 inline constexpr std::size_t reference_cache = 4096;
 
+/// The embedded upstream takes what device sockets take: three full slots and two separators; a full variable
+/// store.
+inline constexpr std::size_t embedded_vtpm = 3 * max_body_vtpm + 2;
+inline constexpr std::size_t embedded_nvram = max_body_xmlrpc;
+/// How long one statement waits for locks that another process holds; a backup holds one for milliseconds.
+inline constexpr seconds embedded_busy{1};
+/// Calls that are served together: bounds a transaction, and how long its first update waits for the last.
+inline constexpr std::size_t embedded_batch = 256;
+/// Pages of 4 KiB in the write-ahead log that are copied into the database as soon as nobody waits.
+inline constexpr int embedded_log_pages = 1000;
+
 // --- Core -------------------------------------------------------------------------------------------------
 /// Option queue-capacity: entries whose values stay in memory while pending, and their bytes.
 inline constexpr std::size_t queue_entries = 512;
@@ -163,6 +174,7 @@ static_assert(max_body_vtpm > xapi_request, "what is a little too large must be 
 static_assert(xapi_envelope < xapi_request);
 static_assert(3 * max_body_vtpm <= journal_payload, "a contents record must fit");
 static_assert(direct_timeout < read_patience);
+static_assert(embedded_busy < probe_timeout, "a probe tells that a lock is held");
 static_assert(max_body_control > xapi_request);
 static_assert(device_sockets * 512 <= resume_file_bytes);
 static_assert(commit_bytes >= journal_payload);

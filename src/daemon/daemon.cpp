@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "net/http_server.h"
 #include "net/loop.h"
+#include "upstream/embedded_upstream.h"
 #include "upstream/xapi_upstream.h"
 
 namespace guard::daemon {
@@ -63,6 +64,7 @@ class Daemon {
   friend class DeviceSocket;
 
   bool build();
+  Result<std::unique_ptr<upstream::ManagedUpstream>> make_upstream();
   void open_journal_first();
   void retry_journal();
   void stop();
@@ -75,7 +77,7 @@ class Daemon {
   StateDir state_dir_;
   device::SwtpmStats device_stats_;
   std::vector<DeviceSocket*> device_sockets_;
-  std::unique_ptr<upstream::XapiUpstream> upstream_;
+  std::unique_ptr<upstream::ManagedUpstream> upstream_;
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<DaemonOperations> operations_;
   std::unique_ptr<control::Registry> registry_;
@@ -101,14 +103,25 @@ DeviceSocket::~DeviceSocket() {
   server_->shutdown_listener();
 }
 
-/// Builds all parts in the order in which they depend on each other. Nothing is contacted yet but the disk.
-bool Daemon::build() {
+/// `unix:PATH` is xapi; `embedded:FILE` a store of our own, named in the state directory.
+Result<std::unique_ptr<upstream::ManagedUpstream>> Daemon::make_upstream() {
+  if (const auto file = options_.embedded_file()) {
+    upstream::EmbeddedOptions embedded;
+    embedded.file = *file;
+    embedded.identity_file = options_.state_dir + "/embedded-store";
+    return upstream::make_embedded_upstream(loop_, std::move(embedded), log_);
+  }
   upstream::XapiOptions xapi;
   xapi.uri = options_.upstream;
   xapi.client_version = GUARD_VERSION;
   xapi.direct_timeout = options_.direct_timeout;
   xapi.upstream_timeout = options_.upstream_timeout;
-  auto upstream = upstream::make_xapi_upstream(loop_, xapi, log_);
+  return upstream::make_xapi_upstream(loop_, xapi, log_);
+}
+
+/// Builds all parts in the order in which they depend on each other. Nothing is contacted yet but the disk.
+bool Daemon::build() {
+  auto upstream = make_upstream();
   if (!upstream) {
     log_.log(LogLevel::error, "upstream_unusable", {{"error", upstream.error().message}});
     return false;

@@ -57,7 +57,7 @@ JsonObject counters_json(const core::Counters& c) {
 
 }  // namespace
 
-DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::XapiUpstream& upstream,
+DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::ManagedUpstream& upstream,
                                    const device::SwtpmStats& requests, std::string upstream_uri,
                                    std::function<std::int64_t()> wall_ms)
     : engine_(engine),
@@ -126,11 +126,8 @@ Json DaemonOperations::status_json() const {
     }
   }
 
-  const auto& xapi = upstream_.counters();
   JsonObject counters = counters_json(view.counters);
-  counters.emplace_back("upstream_connects", xapi.connects);
-  counters.emplace_back("upstream_logins", xapi.logins);
-  counters.emplace_back("upstream_connections_open", std::uint64_t{upstream_.connections()});
+  for (const auto& [name, value] : upstream_.figures()) counters.emplace_back(name, value);
 
   const auto stats = engine_.journal_stats();
   return JsonObject{

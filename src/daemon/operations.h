@@ -7,7 +7,7 @@
 #include "control/registry.h"
 #include "device/swtpm_rest.h"
 #include "engine/engine.h"
-#include "upstream/xapi_upstream.h"
+#include "upstream/managed_upstream.h"
 
 namespace guard::daemon {
 
@@ -15,7 +15,7 @@ namespace guard::daemon {
 class DaemonOperations final : public control::Operations {
  public:
   /// Sockets are listed from the registry, which is made after this object: set_registry before use.
-  DaemonOperations(engine::Engine& engine, upstream::XapiUpstream& upstream,
+  DaemonOperations(engine::Engine& engine, upstream::ManagedUpstream& upstream,
                    const device::SwtpmStats& requests, std::string upstream_uri,
                    std::function<std::int64_t()> wall_ms);
   void set_registry(const control::Registry* registry) { registry_ = registry; }
@@ -36,7 +36,7 @@ class DaemonOperations final : public control::Operations {
   std::string since(Time when) const;
 
   engine::Engine& engine_;
-  upstream::XapiUpstream& upstream_;
+  upstream::ManagedUpstream& upstream_;
   const device::SwtpmStats& requests_;
   std::string upstream_uri_;
   std::function<std::int64_t()> wall_ms_;

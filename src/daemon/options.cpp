@@ -48,7 +48,10 @@ void add_size(CLI::App& app, const std::string& name, std::uint64_t& target, con
 
 /// Bounds between options; the text of what is wrong, empty when all is well.
 std::string wrong_with(const Options& options) {
-  if (options.upstream.rfind("unix:/", 0) != 0) return "--upstream: expected unix:PATH with an absolute path";
+  const std::string& upstream = options.upstream;
+  if (!(upstream.starts_with("unix:/") || upstream.starts_with("embedded:/")) || upstream.ends_with('/')) {
+    return "--upstream: expected unix:PATH or embedded:FILE with an absolute path";
+  }
   for (const auto& [name, path] :
        {std::pair{"--state-dir", &options.state_dir}, std::pair{"--runtime-dir", &options.runtime_dir},
         std::pair{"--resume-file", &options.resume_file}}) {
@@ -92,7 +95,8 @@ Parsed parse_options(int argc, const char* const* argv) {
 
   add_parsed<LogLevel>(app, "--log-level", options.log_level, "debug, info, notice, warning (warn), err",
                        "info", "a log level", [](const std::string& text) { return log_level_named(text); });
-  app.add_option("--upstream", options.upstream, "Where the values finally live: unix:PATH of xapi")
+  app.add_option("--upstream", options.upstream,
+                 "Where the values finally live: unix:PATH of xapi, or embedded:FILE, a store of our own")
       ->capture_default_str();
   app.add_option("--state-dir", options.state_dir, "Directory of the journal")->capture_default_str();
   app.add_option("--runtime-dir", options.runtime_dir, "Directory for what need not survive a reboot")

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -29,6 +30,12 @@ struct Options {
   std::uint64_t journal_max = limits::journal_max;
   std::uint64_t max_body = limits::max_body_vtpm;
 
+  /// The path behind `--upstream embedded:`; nullopt when the upstream is xapi.
+  std::optional<std::string> embedded_file() const {
+    constexpr std::string_view scheme = "embedded:";
+    if (!upstream.starts_with(scheme)) return std::nullopt;
+    return upstream.substr(scheme.size());
+  }
   std::string control_socket_path() const {
     return control_socket.empty() ? runtime_dir + "/control.sock" : control_socket;
   }

@@ -67,6 +67,13 @@ TEST(Options, AreReadFromAFileAndTheCommandLineWins) {
   EXPECT_EQ(parsed.options->journal_max, 64u << 20);
 }
 
+TEST(Options, NameAStoreOfOurOwn) {
+  const Parsed parsed = parse({"--upstream", "embedded:/var/lib/xapi-guard/state.db"});
+  ASSERT_TRUE(parsed.options);
+  EXPECT_EQ(parsed.options->embedded_file(), "/var/lib/xapi-guard/state.db");
+  EXPECT_EQ(parse({}).options->embedded_file(), std::nullopt);
+}
+
 TEST(Options, RefuseAnUnknownKeyInTheFile) {
   const ConfigFile file("upstreem = \"unix:/tmp/file\"\n");
   const Parsed parsed = parse({"--config", file.path()});
@@ -92,6 +99,9 @@ TEST(Options, RefuseWhatMakesNoSense) {
                                                        {"--journal-max", "65537KiB"},
                                                        {"--journal-max", "1"},
                                                        {"--upstream", "tcp:1"},
+                                                       {"--upstream", "embedded:state.db"},
+                                                       {"--upstream", "embedded:/var/lib/"},
+                                                       {"--upstream", "embedded:"},
                                                        {"--state-dir", "relative"},
                                                        {"--queue-capacity", "0"},
                                                        {"--queue-capacity", "-1"},

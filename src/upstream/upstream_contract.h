@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "guard/upstream.h"
@@ -17,13 +18,23 @@ class ContractBackend {
   virtual ~ContractBackend() = default;
   virtual net::Loop& loop() = 0;
   virtual Upstream& upstream() = 0;
-  /// Two VMs that exist, with vTPMs of which this is the uuid; and one that does not exist.
+  /// Two VMs that may be written.
   virtual Uuid vm(int which) = 0;
-  virtual Uuid vtpm(int which) = 0;
-  virtual Uuid missing_vm() = 0;
-  /// What is stored, in the packed form, and a change made by somebody else.
+  /// The uuid of a VM's vTPM as it is now; nil when there is none yet.
+  virtual Uuid vtpm(const Uuid& vm) = 0;
+  /// A VM that does not exist; nullopt where VMs come into being with their first write.
+  virtual std::optional<Uuid> missing_vm() = 0;
+  /// The contents of a VM's vTPM in the packed form, as they are stored; and a change made by somebody else.
   virtual std::string stored(const Uuid& vm) = 0;
   virtual void store(const Uuid& vm, std::string packed) = 0;
+  /// Somebody else gives the VM another vTPM with these contents.
+  virtual void replace_vtpm(const Uuid& vm, const Uuid& vtpm, std::string packed) = 0;
+  /// Makes the contents of a VM such that nobody can tell what they were; and whether they still are what
+  /// damage() made of them.
+  virtual void damage(const Uuid& vm) = 0;
+  virtual bool still_damaged(const Uuid& vm) = 0;
+  /// The VM runs on another host from now on. False where there is only one host.
+  virtual bool run_elsewhere(const Uuid& vm) = 0;
   /// Cuts it off, and lets it come back in a new session with what it had accepted.
   virtual void go_away() = 0;
   virtual void come_back() = 0;
@@ -35,5 +46,6 @@ struct BackendFactory {
 };
 
 BackendFactory xapi_backend();
+BackendFactory embedded_backend();
 
 }  // namespace guard::upstream::testing

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <functional>
 #include <optional>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -27,6 +30,8 @@ struct Recorded final : UpstreamEvents {
 SlotWrite write_of(Slot slot, std::string value, std::vector<Digest> known = {}) {
   return {slot, 1, Value(std::move(value)), Uuid(), std::move(known), false};
 }
+
+const Uuid another_vtpm = *Uuid::parse("11111111-8f5b-4c0e-9d2b-6a1e5b7c9d11");
 
 class UpstreamContract : public ::testing::TestWithParam<BackendFactory> {
  protected:
@@ -73,7 +78,7 @@ TEST_P(UpstreamContract, ANewDeviceIsEmptyAndThatIsCertain) {
   const Fetched fetched = fetch(vm);
   ASSERT_EQ(fetched.kind, Kind::delivered) << fetched.reason;
   EXPECT_EQ(fetched.contents.slots, Contents().slots);
-  EXPECT_EQ(fetched.contents.vtpm, backend->vtpm(0));
+  EXPECT_EQ(fetched.contents.vtpm, backend->vtpm(vm));
   EXPECT_GT(fetched.epoch, 0u);
 }
 
@@ -104,7 +109,7 @@ TEST_P(UpstreamContract, OwnersAreApart) {
   const Fetched other = fetch(backend->vm(1));
   ASSERT_EQ(other.kind, Kind::delivered);
   EXPECT_TRUE(other.contents[Slot::permall].empty());
-  EXPECT_EQ(other.contents.vtpm, backend->vtpm(1));
+  EXPECT_EQ(other.contents.vtpm, backend->vtpm(backend->vm(1)));
 }
 
 TEST_P(UpstreamContract, ADeliveryMergesIntoTheBaseItIsGiven) {
@@ -150,31 +155,124 @@ TEST_P(UpstreamContract, AnUpstreamThatWentBackIsWrittenTo) {
 }
 
 TEST_P(UpstreamContract, AValueMadeUnderAnotherVtpmIsNotWritten) {
+  ASSERT_EQ(deliver(delivery_of({write_of(Slot::permall, "old")})).kind, Kind::delivered);
+  const Uuid own = backend->vtpm(vm);
+  ASSERT_FALSE(own.is_nil());
   SlotWrite write = write_of(Slot::permall, "new");
-  write.vtpm = backend->vtpm(1);
-  if (backend->vtpm(0).is_nil()) GTEST_SKIP() << "this upstream knows no vTPMs";
+  write.vtpm = another_vtpm;
   EXPECT_EQ(deliver(delivery_of({write})).kind, Kind::conflict);
-  write.vtpm = backend->vtpm(0);
+  EXPECT_EQ(backend->stored(vm), "old  ");
+  write.vtpm = own;
   EXPECT_EQ(deliver(delivery_of({write})).kind, Kind::delivered);
+  EXPECT_EQ(backend->vtpm(vm), own) << "writing does not change whose contents they are";
+}
+
+TEST_P(UpstreamContract, AVtpmThatWasReplacedIsNoticedWithAndWithoutABase) {
+  const Outcome first = deliver(delivery_of({write_of(Slot::permall, "1")}));
+  ASSERT_EQ(first.kind, Kind::delivered);
+  backend->replace_vtpm(vm, another_vtpm, "other  ");
+  EXPECT_EQ(deliver(based({write_of(Slot::permall, "2")}, first)).kind, Kind::stale);
+  SlotWrite write = write_of(Slot::permall, "2");
+  write.vtpm = first.contents->vtpm;
+  const Outcome conflict = deliver(delivery_of({write}));
+  ASSERT_EQ(conflict.kind, Kind::conflict);
+  ASSERT_TRUE(conflict.found);
+  EXPECT_EQ(conflict.found->vtpm, another_vtpm);
+  EXPECT_EQ(fetch(vm).contents.vtpm, another_vtpm);
+  EXPECT_EQ(backend->stored(vm), "other  ");
+}
+
+TEST_P(UpstreamContract, WhatStoodThereBeforeIsTold) {
+  backend->store(vm, "P S ");
+  const Outcome first = deliver(delivery_of({write_of(Slot::savestate, "T", {digest_of("S")})}));
+  ASSERT_EQ(first.kind, Kind::delivered);
+  ASSERT_TRUE(first.found);
+  EXPECT_EQ((*first.found)[Slot::permall].view(), "P");
+  EXPECT_EQ((*first.found)[Slot::savestate].view(), "S");
+  const Outcome conflict = deliver(delivery_of({write_of(Slot::permall, "Q", {digest_of("O")})}));
+  ASSERT_EQ(conflict.kind, Kind::conflict);
+  ASSERT_TRUE(conflict.found);
+  EXPECT_EQ((*conflict.found)[Slot::savestate].view(), "T");
+  EXPECT_FALSE(conflict.contents);
+  EXPECT_FALSE(conflict.reason.empty());
+}
+
+TEST_P(UpstreamContract, ValuesThatStandThereAlreadyAreDelivered) {
+  backend->store(vm, "P S ");
+  const Outcome outcome = deliver(delivery_of({write_of(Slot::permall, "P", {digest_of("O")})}));
+  ASSERT_EQ(outcome.kind, Kind::delivered) << "one's own value is no conflict";
+  ASSERT_TRUE(outcome.contents);
+  EXPECT_EQ((*outcome.contents)[Slot::savestate].view(), "S");
+  EXPECT_GT(outcome.epoch, 0u);
+}
+
+TEST_P(UpstreamContract, AVmThatRunsElsewhereIsNotWrittenWhenThatIsAsked) {
+  Delivery delivery = delivery_of({write_of(Slot::permall, "1")});
+  delivery.ask_residence = true;
+  EXPECT_EQ(deliver(delivery).kind, Kind::delivered);
+  const bool elsewhere = backend->run_elsewhere(vm);
+  delivery.writes[0].value = Value("2");
+  EXPECT_EQ(deliver(delivery).kind, elsewhere ? Kind::elsewhere : Kind::delivered);
+  EXPECT_EQ(backend->stored(vm), elsewhere ? "1  " : "2  ");
+  EXPECT_EQ(deliver(delivery_of({write_of(Slot::permall, "3")})).kind, Kind::delivered) << "nobody asked";
 }
 
 TEST_P(UpstreamContract, AMissingVmIsATroubleOfItsLaneOnly) {
-  const Fetched fetched = fetch(backend->missing_vm());
+  const auto missing = backend->missing_vm();
+  if (!missing) {
+    // Every VM is there, and has written nothing.
+    EXPECT_EQ(fetch(another_vtpm).kind, Kind::delivered);
+    return;
+  }
+  const Fetched fetched = fetch(*missing);
   EXPECT_EQ(fetched.kind, Kind::lane);
   EXPECT_FALSE(fetched.upstream_suspect);
   Delivery delivery = delivery_of({write_of(Slot::permall, "x")});
-  delivery.owner.vm = backend->missing_vm();
+  delivery.owner.vm = *missing;
   const Outcome outcome = deliver(delivery);
   EXPECT_EQ(outcome.kind, Kind::lane);
   EXPECT_FALSE(outcome.upstream_suspect);
   EXPECT_FALSE(outcome.reason.empty());
 }
 
-TEST_P(UpstreamContract, MalformedContentsAreATroubleOfTheLaneAndAreNotOverwritten) {
-  backend->store(vm, "two fields");
-  EXPECT_EQ(fetch(vm).kind, Kind::lane);
-  EXPECT_EQ(deliver(delivery_of({write_of(Slot::permall, "x")})).kind, Kind::lane);
-  EXPECT_EQ(backend->stored(vm), "two fields");
+TEST_P(UpstreamContract, DamagedContentsAreATroubleOfTheLaneAndAreNotOverwritten) {
+  backend->store(vm, "P S V");
+  backend->damage(vm);
+  const Fetched fetched = fetch(vm);
+  EXPECT_EQ(fetched.kind, Kind::lane);
+  EXPECT_FALSE(fetched.upstream_suspect);
+  const Outcome outcome = deliver(delivery_of({write_of(Slot::permall, "x")}));
+  EXPECT_EQ(outcome.kind, Kind::lane);
+  EXPECT_FALSE(outcome.upstream_suspect);
+  EXPECT_TRUE(backend->still_damaged(vm));
+  Delivery other = delivery_of({write_of(Slot::permall, "x")});
+  other.owner.vm = backend->vm(1);
+  EXPECT_EQ(deliver(other).kind, Kind::delivered) << "the others go on";
+}
+
+TEST_P(UpstreamContract, DeliveriesAndReadsThatComeTogetherAreAllAnsweredOnce) {
+  constexpr int rounds = 40;
+  std::array<int, 2> delivered{};
+  int fetched = 0;
+  std::function<void(int)> next = [&](int which) {
+    Delivery delivery = delivery_of({write_of(Slot::permall, "v" + std::to_string(delivered[which]))});
+    delivery.owner.vm = backend->vm(which);
+    backend->upstream().deliver(std::move(delivery), [&, which](Outcome outcome) {
+      ASSERT_EQ(outcome.kind, Kind::delivered) << outcome.reason;
+      if (++delivered[which] < rounds) next(which);
+    });
+    backend->upstream().fetch({backend->vm(which), Device::vtpm}, [&](Fetched got) {
+      EXPECT_EQ(got.kind, Kind::delivered) << got.reason;
+      ++fetched;
+    });
+  };
+  next(0);
+  next(1);
+  EXPECT_TRUE(
+      run_until(backend->loop(),
+                [&] { return delivered[0] == rounds && delivered[1] == rounds && fetched == 2 * rounds; }))
+      << delivered[0] << " " << delivered[1] << " " << fetched;
+  EXPECT_EQ(backend->stored(backend->vm(1)), "v39  ");
 }
 
 TEST_P(UpstreamContract, ContentsUpToItsLimitAreTakenAndLargerOnesNever) {
@@ -270,7 +368,7 @@ TEST_P(UpstreamContract, AnyDeliveriesLeaveWhatAModelSays) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, UpstreamContract, ::testing::Values(xapi_backend()),
+INSTANTIATE_TEST_SUITE_P(Every, UpstreamContract, ::testing::Values(xapi_backend(), embedded_backend()),
                          [](const auto& param_info) { return param_info.param.name; });
 
 }  // namespace

@@ -31,7 +31,7 @@ Uuid vm_of(unsigned number) { return numbered(0xa0, number); }
 Uuid vtpm_of(unsigned number) { return numbered(0xb0, number); }
 
 std::vector<std::string> vm_arguments(unsigned count) {
-  std::vector<std::string> arguments;
+  std::vector<std::string> arguments{"--host-uuid", numbered(0xd0, 1).str()};
   for (unsigned i = 0; i < count; ++i) {
     arguments.push_back("--vm");
     arguments.push_back(vm_of(i).str() + "=" + vtpm_of(i).str());
@@ -45,15 +45,30 @@ class XapiBackend final : public ContractBackend {
     sim_.start();
     XapiOptions options;
     options.uri = "unix:" + socket_.path();
+    options.host = numbered(0xd0, 1);
     upstream_ = *make_xapi_upstream(loop_, options, null_logger());
   }
   net::Loop& loop() override { return loop_; }
   Upstream& upstream() override { return *upstream_; }
   Uuid vm(int which) override { return vm_of(static_cast<unsigned>(which)); }
-  Uuid vtpm(int which) override { return vtpm_of(static_cast<unsigned>(which)); }
-  Uuid missing_vm() override { return vm_of(99); }
+  Uuid vtpm(const Uuid& vm) override {
+    const wire::Json dump = sim_.control("sim.dump", {{"vm", vm.str()}, {"history", false}});
+    const wire::Json& vtpm = dump.find("vms")->array()->front().find("vtpms")->array()->front();
+    return *Uuid::parse(*vtpm.find("uuid")->string());
+  }
+  std::optional<Uuid> missing_vm() override { return vm_of(99); }
   std::string stored(const Uuid& vm) override { return sim_.contents(vm); }
   void store(const Uuid& vm, std::string packed) override { sim_.set_contents(vm, std::move(packed)); }
+  void replace_vtpm(const Uuid& vm, const Uuid& vtpm, std::string packed) override {
+    edit(vm, "replace_vtpm", {{"vtpm", vtpm.str()}, {"contents", std::move(packed)}});
+  }
+  void damage(const Uuid& vm) override { sim_.set_contents(vm, "two fields"); }
+  bool still_damaged(const Uuid& vm) override { return sim_.contents(vm) == "two fields"; }
+  bool run_elsewhere(const Uuid& vm) override {
+    edit(vm, "set_power_state", {{"power_state", "Running"}});
+    edit(vm, "set_resident_on", {{"host", numbered(0xd0, 2).str()}});
+    return true;
+  }
   void go_away() override {
     sim_.control("sim.flush");
     sim_.kill();
@@ -61,6 +76,12 @@ class XapiBackend final : public ContractBackend {
   void come_back() override { sim_.start(); }
 
  private:
+  void edit(const Uuid& vm, std::string action, wire::JsonObject more) {
+    more.emplace_back("action", std::move(action));
+    more.emplace_back("vm", vm.str());
+    sim_.control("sim.edit", std::move(more));
+  }
+
   net::testing::SocketPath socket_;
   net::Loop loop_;
   SimProcess sim_{XAPI_SIM, socket_.path(), socket_.directory() + "/store", vm_arguments(2)};

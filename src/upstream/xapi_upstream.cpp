@@ -105,6 +105,11 @@ class Xapi final : public XapiUpstream {
   Epoch epoch() const override { return session_.epoch(); }
   const XapiCounters& counters() const override { return calls_.counters(); }
   std::size_t connections() const override { return calls_.pool().busy() + calls_.pool().idle(); }
+  Figures figures() const override {
+    return {{"upstream_connects", counters().connects},
+            {"upstream_logins", counters().logins},
+            {"upstream_connections_open", connections()}};
+  }
   void logout(std::function<void()> done) override { session_.logout(std::move(done)); }
 
  private:

@@ -21,6 +21,7 @@
 #include "guard/result.h"
 #include "guard/upstream.h"
 #include "net/loop.h"
+#include "upstream/managed_upstream.h"
 #include "upstream/xapi_calls.h"
 
 namespace guard::upstream {
@@ -45,22 +46,11 @@ struct XapiOptions {
   std::size_t connection_ceiling = limits::upstream_ceiling;
 };
 
-class XapiUpstream : public Upstream {
+class XapiUpstream : public ManagedUpstream {
  public:
-  /// Whether deliver() and fetch() may be called for owners with this device; Errc::invalid if not. Calling
-  /// them all the same is a bug of the caller and ends the process.
-  virtual Result<> supports(Device device) const = 0;
-
-  /// The current session, 0 = none.
-  virtual Epoch epoch() const = 0;
-
   virtual const XapiCounters& counters() const = 0;
   /// Connections that are open now, idle ones included.
   virtual std::size_t connections() const = 0;
-
-  /// For an orderly stop: ends the session at xapi, if there is one. `done` comes within
-  /// limits::logout_timeout whatever xapi does; without a session, before the return.
-  virtual void logout(std::function<void()> done) = 0;
 };
 
 /// Contacts nothing yet. Errc::invalid when the URI is not `unix:` and a path that a socket address can hold.
