@@ -1,0 +1,35 @@
+# What `cmake --install` installs: programs, documents, and the library for other programs (docs/LIBRARY.md):
+# headers, one archive, and a package that find_package(guard) finds.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+install(TARGETS xapi-guard RUNTIME DESTINATION "${CMAKE_INSTALL_SBINDIR}")
+install(TARGETS xapi-guardctl xapi-sim RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+# The name under which toolstacks start the daemon.
+file(CREATE_LINK xapi-guard "${CMAKE_BINARY_DIR}/varstored-guard" SYMBOLIC)
+install(FILES "${CMAKE_BINARY_DIR}/varstored-guard" DESTINATION "${CMAKE_INSTALL_SBINDIR}")
+
+install(FILES README.md ARCHITECTURE.md CHANGELOG.md LICENSE THIRD_PARTY.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+install(DIRECTORY docs DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+
+# One archive with everything behind guard/buffer.h. The logger of the daemon stays outside: it would be the
+# only part that needs more than the standard library, xxHash and threads.
+set(parts)
+foreach(part IN ITEMS buffer engine core journal base)
+  list(APPEND parts "$<FILTER:$<TARGET_OBJECTS:guard_${part}>,EXCLUDE,/log\\.cpp\\.o$>")
+endforeach()
+add_library(guard STATIC ${parts})
+set_target_properties(guard PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME buffer)
+target_compile_features(guard INTERFACE cxx_std_20)
+target_include_directories(guard INTERFACE "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
+target_link_libraries(guard INTERFACE Threads::Threads "$<INSTALL_INTERFACE:guard::xxhash>")
+
+set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/guard")
+configure_package_config_file(cmake/guardConfig.cmake.in "${CMAKE_BINARY_DIR}/guardConfig.cmake"
+  INSTALL_DESTINATION "${package_dir}" NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file("${CMAKE_BINARY_DIR}/guardConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${CMAKE_BINARY_DIR}/guardConfig.cmake" "${CMAKE_BINARY_DIR}/guardConfigVersion.cmake"
+  DESTINATION "${package_dir}")
+install(TARGETS guard EXPORT guardTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+install(EXPORT guardTargets NAMESPACE guard:: DESTINATION "${package_dir}")
+install(DIRECTORY include/guard DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
