@@ -47,5 +47,6 @@ struct BackendFactory {
 
 BackendFactory xapi_backend();
 BackendFactory embedded_backend();
+BackendFactory simulated_backend();
 
 }  // namespace guard::upstream::testing
