@@ -149,6 +149,8 @@ bool SqlConnection::has_moved() const {
   return moved != 0;
 }
 
+void SqlConnection::forget_pages() { sqlite3_db_release_memory(database_.get()); }
+
 Result<> SqlConnection::checkpoint(bool empty_log) {
   const int mode = empty_log ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE;
   const int code = sqlite3_wal_checkpoint_v2(database_.get(), "main", mode, nullptr, nullptr);

@@ -76,6 +76,8 @@ class SqlConnection {
   bool has_moved() const;
   /// Pages in the write-ahead log after the last commit of this connection.
   int log_pages() const { return log_pages_; }
+  /// Forgets pages in memory: what is read next comes from the files.
+  void forget_pages();
   /// Copies the log into the database. With `empty_log` also truncates the log; Errc::busy when a reader
   /// keeps it from being emptied. Without, does as much as it can and reports no readers.
   Result<> checkpoint(bool empty_log);

@@ -160,6 +160,8 @@ Result<> EmbeddedStore::begin_read() {
   return std::unexpected(row.error());
 }
 
+void EmbeddedStore::forget_pages() { connection_->forget_pages(); }
+
 Result<> EmbeddedStore::begin_write() { return statements_->begin_write.run(); }
 
 Result<> EmbeddedStore::commit() { return statements_->commit.run(); }

@@ -73,6 +73,8 @@ class EmbeddedStore {
   /// Within a transaction: what the store holds of a device; all empty, with a nil vTPM, if it was never
   /// written. Errc::corrupt when its rows are damaged, or when it is not there and the store is not whole.
   Result<Contents> read(const Owner& owner);
+  /// Between transactions: what is read next comes from the files, not from memory.
+  void forget_pages();
   /// Within a transaction for writing, after read(): puts the values in the place of those of the same slots.
   /// A vTPM that is written for the first time gets the uuid the values were made under, else a new one;
   /// returns it.

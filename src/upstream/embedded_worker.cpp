@@ -265,6 +265,7 @@ Result<> EmbeddedWorker::commit(std::span<Update> updates) {
 }
 
 void EmbeddedWorker::read_back(Update& update) {
+  store_.forget_pages();
   Result<Contents> standing = std::unexpected(Error{});
   if (const auto begun = store_.begin_read(); begun) {
     standing = store_.read(update.delivery.owner);
