@@ -12,7 +12,11 @@ Result<> StateDir::lock() {
   }
   if (!lock_) {
     auto lock = dir_->lock("lock");
-    if (!lock) return std::unexpected(std::move(lock.error()));
+    if (!lock) {
+      // The next attempt looks at what is mounted there then, and until then nothing of ours is in its way.
+      dir_.reset();
+      return std::unexpected(std::move(lock.error()));
+    }
     lock_ = std::move(*lock);
   }
   return {};

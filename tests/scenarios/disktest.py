@@ -1,11 +1,12 @@
 """Disks for scenarios: small file systems that can be filled to the last byte, fail, and be mended.
 
-With root and loop devices the state directory stands on ext4 in an image whose blocks are kept in a tmpfs: then the
-device itself can be made to fail (see FailingDisk). Without them it stands on a tmpfs in a user namespace of our own.
+With root and loop devices the state directory stands on ext4 in an image, and the device itself can be made to fail
+(FailingDisk). Without them it stands on a tmpfs in a user namespace of our own.
 All mounts are made in a mount namespace of this process, so that they and their loop devices are gone when the
 process is, however it ends; the programs it has started die with it.
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -64,6 +65,22 @@ def write_until_full(path):
         os.close(fd)
 
 
+def zeros_in(path, parts):
+    """The runs of blocks with nothing but zeros in these parts of a file: [(offset, length)]."""
+    runs = []
+    with open(path, "rb") as file:
+        for at, length in parts:
+            for block in range(at, at + length, BLOCK):
+                file.seek(block)
+                if any(file.read(BLOCK)):
+                    continue
+                if runs and sum(runs[-1]) == block:
+                    runs[-1] = (runs[-1][0], runs[-1][1] + BLOCK)
+                else:
+                    runs.append((block, BLOCK))
+    return runs
+
+
 class Tmpfs:
     """A file system in memory with so many bytes."""
 
@@ -80,19 +97,21 @@ class Tmpfs:
         os.unlink(os.path.join(self.path, "filler"))
 
     def remount(self, mode):
-        run("mount", "-o", "remount," + mode, self.path)
+        # Of the mount, not of the file system, whose options a user namespace may not repeat.
+        run("mount", "-o", "remount,bind," + mode, self.path)
 
     def destroy(self):
-        run("umount", "--lazy", self.path)
+        if os.path.ismount(self.path):
+            run("umount", "--lazy", self.path)
 
 
 class Ext4(Tmpfs):
     """ext4 on a loop device. Nothing of it is reserved: not for root, not for the file system's own use, and it has
     no journal, so that its metadata are where they were when the disk was whole."""
 
-    def __init__(self, path, size, image):
+    def __init__(self, path, size, image, on_error="continue"):
         # pylint: disable=super-init-not-called
-        self.path, self.image = path, image
+        self.path, self.image, self.on_error = path, image, on_error
         os.makedirs(path, exist_ok=True)
         with open(image, "wb") as file:
             file.truncate(size)
@@ -101,10 +120,13 @@ class Ext4(Tmpfs):
         self.device = None
         self.attach()
 
-    def attach(self, device=None):
-        self.device = device or run("losetup", "--find", "--show", self.image).strip()
+    def attach(self, before_mount=None):
+        """`before_mount` is called when the device knows its size."""
+        self.device = run("losetup", "--find", "--show", self.image).strip()
         try:
-            run("mount", "-t", "ext4", "-o", "errors=remount-ro", self.device, self.path)
+            if before_mount is not None:
+                before_mount()
+            run("mount", "-t", "ext4", "-o", "errors=" + self.on_error, self.device, self.path)
         finally:
             # Gone with its last user.
             run("losetup", "--detach", self.device)
@@ -114,12 +136,26 @@ class Ext4(Tmpfs):
         with open("/sys/fs/ext4/%s/%s" % (os.path.basename(self.device), name), "w", encoding="ascii") as file:
             file.write(value)
 
+    def remount(self, mode):
+        run("mount", "-o", "remount," + mode, self.path)
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """Writes wait until the end of the block."""
+        run("fsfreeze", "--freeze", self.path)
+        try:
+            yield
+        finally:
+            run("fsfreeze", "--unfreeze", self.path)
+
     def detach(self):
         """Nothing of the file system stays in memory. Nobody may use it any more."""
         run("umount", self.path)
 
     def check(self):
-        run("e2fsck", "-f", "-p", self.image)
+        """As at a boot: notes that there was an error, and mends what it finds."""
+        status = subprocess.run(["/sbin/e2fsck", "-f", "-p", self.image], stdout=subprocess.DEVNULL, check=False).returncode
+        assert status in (0, 1), "e2fsck: exit status %d" % status
 
     def extents(self, name):
         """Where the bytes of a file stand in the image: [(offset in the file, offset in the image, length)]."""
@@ -133,45 +169,45 @@ class Ext4(Tmpfs):
 
 
 class FailingDisk(Ext4):
-    """ext4 on a device that can fail, without device-mapper: the image is a file in a tmpfs. Blocks full of zeros
-    are given back to the tmpfs, which changes no byte, and the tmpfs is filled: from then on a write to such a block
-    is an I/O error of the device. Where the image is cut off, reads are errors too."""
+    """ext4 on a device that can fail, without device-mapper: the image is a file on another ext4. What the loop driver
+    cannot do with that file, it reports as an error of the device."""
 
     def __init__(self, path, size, outer):
-        self.outer = Tmpfs(outer, size + 2 * MIB)
+        self.outer = Ext4(outer, size + 4 * MIB, outer + ".img")
         self.cut = None
+        self.mend = None
         super().__init__(path, size, os.path.join(outer, "image"))
 
-    def fail_writes(self, name=None):
-        """Writes to blocks that hold only zeros fail: of one file, or all of them."""
+    def fail_writes(self):
+        """All writes are I/O errors: of an immutable file, also one that is open, no byte can be changed."""
         run("sync", "-f", self.path)
-        if name is None:
-            run("fallocate", "--dig-holes", self.image)
-        else:
-            for _, at, length in self.extents(name):
-                run("fallocate", "--dig-holes", "--offset", str(at), "--length", str(length), self.image)
+        run("chattr", "+i", self.image)
+        self.mend = lambda: run("chattr", "-i", self.image)
+
+    def out_of_blocks(self, name=None):
+        """As on a thin device that can get no more blocks: whatever stands there can be overwritten, but not where only
+        zeros are, in one file or anywhere. Giving the blocks of zeros back changes no byte."""
+        run("sync", "-f", self.path)
+        parts = [(0, os.path.getsize(self.image))] if name is None else [part[1:] for part in self.extents(name)]
+        for at, length in zeros_in(self.image, parts):
+            run("fallocate", "--punch-hole", "--offset", str(at), "--length", str(length), self.image)
         self.outer.fill()
+        self.mend = self.outer.free
 
     def fail_reads_from(self, place):
-        """Of what stands at `place` in the image, and behind it, nothing can be read until mend(). Only when the file
-        system is detached: what it has in memory needs no reading."""
+        """Nothing can be read of what stands at `place` in the image and behind it. What is written there meanwhile is
+        lost when it is mended."""
         with open(self.image, "r+b") as image:
             image.seek(place)
             self.cut = (place, image.read())
-        # The loop device must not notice that it has become shorter, so it is made first.
-        device = run("losetup", "--find", "--show", self.image).strip()
         os.truncate(self.image, place)
-        self.attach(device)
+        self.mend = self._restore
 
-    def mend(self):
-        if self.cut is None:
-            self.outer.free()
-            return
+    def _restore(self):
         place, data = self.cut
         with open(self.image, "r+b") as image:
             image.seek(place)
             image.write(data)
-        self.cut = None
 
     def destroy(self):
         super().destroy()
@@ -198,15 +234,20 @@ class DiskScenario(Scenario):
         self.processes.append(process)
         return process
 
-    def ext4(self):
+    def ext4(self, on_error="continue"):
         """None where the system has no loop devices for us."""
-        return self._made(lambda: Ext4(self.place, self.disk_bytes, self.place + ".img"))
+        return self._made(lambda: Ext4(self.place, self.disk_bytes, self.place + ".img", on_error))
+
+    def need_ext4(self, on_error="continue"):
+        return self.ext4(on_error) or self.skip_without_loop_devices()
 
     def failing_disk(self):
         disk = self._made(lambda: FailingDisk(self.place, self.disk_bytes, self.place + ".outer"))
-        if disk is None:
-            self.skipTest("no loop devices; engine_test and journal_test let a simulated disk fail")
-        return disk
+        return disk or self.skip_without_loop_devices()
+
+    def skip_without_loop_devices(self):
+        """Not even in CI a failure: the same troubles are had, in greater number, on a simulated disk."""
+        self.skipTest("no loop devices; engine_test and journal_test let a simulated disk fail")
 
     def any_disk(self):
         """ext4 where possible, else a tmpfs. What needs no more than that must run where it counts."""
@@ -233,10 +274,13 @@ class DiskScenario(Scenario):
 
     def try_to_write(self, tpm, slot, value):
         """One request; answers its status, 204 or 503, and nothing else is right on any disk."""
+        tpm.close()  # the guard may have been restarted
         status = tpm.put(slot, value).status
         self.assertIn(status, (204, 503))
         if status == 204:
             tpm.acknowledged[slot] = value
+        else:
+            tpm.refused = value
         return status
 
     def assert_reads_what_was_acknowledged(self, tpms):
