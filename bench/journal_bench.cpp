@@ -1,250 +1,306 @@
-// How close the journal comes to what the disk can do: bare appends to a preallocated file with one fdatasync
-// per batch, beside a Journal on the same file system in the same run.
+// The journal beside other ways to make values durable, in one run on one disk: bare appends, SQLite, and a
+// file per value. Then what is rare: the stall of a switch, and recovery.
 //
-// journal_bench [--dir DIR] [--seconds S] [--size BYTES]
+// journal_bench [--dir DIR] [--seconds S] [--rounds N] [NAME...]     names: batches, switch, recovery; none =
+// all
 //
-// Prints one line per row: durable writes per second, latency p50/p99/max, syncs per second, CPU per write.
-// "In flight" is the number of writers that each wait for their write before they begin the next.
+// All four take turns within a round, and the medians of the rounds are printed, because machines are noisy.
+// The files are made in a new directory in DIR (default /var/tmp, which is on a disk).
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <mutex>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "bench/durable.h"
+#include "bench/load.h"
 #include "journal/journal.h"
 
+namespace guard::bench {
 namespace {
 
-using guard::Sequence;
-using Clock = std::chrono::steady_clock;
-
 struct Settings {
-  std::string dir = ".";
-  double seconds = 3;
-  std::size_t size = 8192;
+  std::string dir = "/var/tmp";
+  double seconds = 0.3;  ///< of one measurement: one store, one kind of batch, one round
+  unsigned rounds = 5;
+  std::vector<std::string> names;
+
+  bool wanted(const char* name) const {
+    return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+  }
 };
 
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
+double median(std::vector<double> samples) { return percentiles(std::move(samples)).p50; }
 
 std::uint64_t random_salt() {
   static std::random_device device;
   return std::uint64_t{device()} << 32 | device();
 }
 
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+// --- Batches ----------------------------------------------------------------------------------------------
 
-/// Latencies of all writes of a row, and what else is printed.
-class Row {
+struct Measured {
+  std::vector<double> per_second, p50_ms, p99_ms;  ///< one per round
+};
+
+void measure(Durable& store, const std::vector<std::vector<std::string>>& batches, double seconds,
+             Measured& into) {
+  std::vector<double> latencies;
+  const double start = now_seconds();
+  double end = start;
+  for (std::size_t i = 0; end - start < seconds; ++i) {
+    const double before = now_seconds();
+    store.commit(batches[i % batches.size()]);
+    end = now_seconds();
+    latencies.push_back(end - before);
+  }
+  const double writes = static_cast<double>(latencies.size() * batches[0].size());
+  const Percentiles p = percentiles(std::move(latencies));
+  into.per_second.push_back(writes / (end - start));
+  into.p50_ms.push_back(p.p50 * 1e3);
+  into.p99_ms.push_back(p.p99 * 1e3);
+}
+
+/// A few batches with different bytes, so that nobody can recognise what is there already.
+std::vector<std::vector<std::string>> make_batches(std::size_t values, std::size_t bytes) {
+  std::mt19937_64 random(values * bytes);
+  std::vector<std::vector<std::string>> batches(4, std::vector<std::string>(values, std::string(bytes, ' ')));
+  for (auto& batch : batches) {
+    for (auto& value : batch) {
+      for (auto& c : value) c = static_cast<char>('A' + random() % 26);
+    }
+  }
+  return batches;
+}
+
+void batches(const Settings& settings) {
+  std::printf(
+      "Durable writes per second, and milliseconds per batch (p50 / p99); medians of %u rounds of %.1f s\n\n",
+      settings.rounds, settings.seconds);
+  std::printf("%8s %6s", "value", "batch");
+  for (const char* name : {"bare appends", "journal", "SQLite WAL, FULL", "file per value"})
+    std::printf("  %26s", name);
+  std::printf("\n");
+  for (const std::size_t kib : {1u, 8u, 64u}) {
+    const std::string dir = settings.dir + "/" + std::to_string(kib);
+    std::filesystem::create_directory(dir);
+    constexpr std::size_t file_bytes = 64 * limits::MiB;
+    std::vector<std::unique_ptr<Durable>> stores;
+    stores.push_back(bare_appends(dir, file_bytes));
+    stores.push_back(journal(dir, file_bytes));
+    stores.push_back(sqlite_wal_full(dir));
+    stores.push_back(file_per_value(dir));
+    // Keys, directories and pages come into being before anything is measured.
+    for (auto& store : stores) store->commit(make_batches(256, kib * limits::KiB)[0]);
+    for (const std::size_t count : {1u, 4u, 16u, 64u, 256u}) {
+      const auto values = make_batches(count, kib * limits::KiB);
+      std::vector<Measured> measured(stores.size());
+      for (unsigned round = 0; round < settings.rounds; ++round) {
+        for (std::size_t i = 0; i < stores.size(); ++i)
+          measure(*stores[i], values, settings.seconds, measured[i]);
+      }
+      std::printf("%4zu KiB %6zu", kib, count);
+      for (const auto& m : measured) {
+        std::printf("  %8.0f %8.2f /%7.2f", median(m.per_second), median(m.p50_ms), median(m.p99_ms));
+      }
+      std::printf("\n");
+      std::fflush(stdout);
+    }
+    stores.clear();
+    std::filesystem::remove_all(dir);
+  }
+}
+
+// --- Switch and recovery ----------------------------------------------------------------------------------
+
+constexpr std::size_t entry_bytes = 8 * limits::KiB;
+
+/// A store in which nothing grows, so that only what is named is measured.
+std::unique_ptr<journal::Store> open_store(const std::string& path, std::uint64_t size) {
+  journal::Options options;
+  options.size = options.max_size = size;
+  auto place = open_directory(path);
+  if (!place) give_up(place.error().message);
+  auto store = journal::Store::open(std::move(*place), options, random_salt, null_logger());
+  if (!store) give_up(store.error().message);
+  return std::move(*store);
+}
+
+class Filler {
  public:
-  Row(const char* name, unsigned in_flight) : name_(name), in_flight_(in_flight), cpu_(cpu_seconds()) {}
-
-  void add(double latency_s) { latencies_us_.push_back(static_cast<float>(latency_s * 1e6)); }
-
-  void print(double seconds, std::uint64_t syncs, const char* more = "") {
-    const double cpu = cpu_seconds() - cpu_;
-    std::sort(latencies_us_.begin(), latencies_us_.end());
-    const auto n = latencies_us_.size();
-    const auto at = [&](double part) {
-      return n == 0 ? 0.f
-                    : latencies_us_[std::min(n - 1, static_cast<std::size_t>(part * static_cast<double>(n)))];
-    };
-    const auto count = static_cast<double>(n);
-    std::printf("%-14s %9u %10.0f %9.2f %9.2f %9.2f %9.0f %9.1f %s\n", name_, in_flight_, count / seconds,
-                at(0.5) / 1e3, at(0.99) / 1e3, at(1) / 1e3, static_cast<double>(syncs) / seconds,
-                cpu / std::max(count, 1.0) * 1e6, more);
-    std::fflush(stdout);
+  explicit Filler(journal::Store& store) : store_(store) {}
+  /// Writes `count` values in one batch: of the VMs from `first` on.
+  void write(unsigned first, unsigned count) {
+    std::vector<journal::Request> batch;
+    for (unsigned vm = first; vm < first + count; ++vm) {
+      journal::Entry entry;
+      std::memcpy(entry.owner.vm.bytes.data(), &vm, sizeof vm);
+      entry.sequence = ++sequence_;
+      entry.value = Value(std::string(entry_bytes, static_cast<char>('a' + sequence_ % 26)));
+      batch.emplace_back(std::move(entry));
+    }
+    for (const auto& done : store_.run(std::move(batch))) {
+      if (!done.result) give_up(done.result.error().message);
+    }
+  }
+  void fill(unsigned entries) {
+    for (unsigned vm = 0; vm < entries; vm += 200) write(vm, std::min(200u, entries - vm));
   }
 
  private:
-  const char* name_;
-  unsigned in_flight_;
-  double cpu_;
-  std::vector<float> latencies_us_;
+  journal::Store& store_;
+  Sequence sequence_ = 0;
 };
 
-std::vector<std::string> make_values(std::size_t size) {
-  std::mt19937_64 random(1);
-  std::vector<std::string> values(64, std::string(size, ' '));
-  for (auto& value : values) {
-    for (auto& c : value) c = static_cast<char>('A' + random() % 26);
-  }
-  return values;
-}
-
-/// What no journal can beat: the same bytes, no headers, no checksums, no thread.
-void bare(const Settings& settings, unsigned in_flight) {
-  const std::string path = settings.dir + "/bare";
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return std::perror("open");
-  const std::size_t file_size = guard::limits::journal_size;
-  const std::string zeros(file_size, '\0');
-  if (::pwrite(fd, zeros.data(), zeros.size(), 0) < 0 || ::fsync(fd) < 0) return std::perror("write");
-  const auto values = make_values(settings.size);
-  std::vector<iovec> parts;
-  for (unsigned i = 0; i < in_flight; ++i)
-    parts.push_back({const_cast<char*>(values[i % 64].data()), settings.size});
-  const std::size_t batch = (settings.size * in_flight + 4095) / 4096 * 4096;
-
-  Row row("bare appends", in_flight);
-  std::uint64_t syncs = 0;
-  std::size_t at = 0;
-  const auto start = Clock::now();
-  while (since(start) < settings.seconds) {
-    const auto begun = Clock::now();
-    if (at + batch > file_size) at = 0;
-    if (::pwritev(fd, parts.data(), static_cast<int>(parts.size()), static_cast<off_t>(at)) < 0)
-      return std::perror("pwritev");
-    if (::fdatasync(fd) < 0) return std::perror("fdatasync");
-    at += batch;
-    ++syncs;
-    const double latency = since(begun);
-    for (unsigned i = 0; i < in_flight; ++i) row.add(latency);
-  }
-  row.print(since(start), syncs);
-  ::close(fd);
-  std::filesystem::remove(path);
-}
-
-void journal(const Settings& settings, unsigned in_flight) {
-  const std::string path = settings.dir + "/journal";
-  std::filesystem::remove_all(path);
-  auto dir = guard::open_directory(path);
-  if (!dir) return (void)std::fprintf(stderr, "%s\n", dir.error().message.c_str());
-  auto store = guard::journal::Store::open(std::move(*dir), {}, random_salt, guard::null_logger());
-  if (!store) return (void)std::fprintf(stderr, "%s\n", store.error().message.c_str());
-
-  std::mutex mutex;
-  std::condition_variable done;
-  std::vector<guard::journal::Completion> finished;
-  std::vector<guard::journal::Completion> taken;
-  guard::journal::Journal journal(
-      std::move(*store), [&](std::vector<guard::journal::Completion> completions) {
-        {
-          const std::lock_guard lock(mutex);
-          std::move(completions.begin(), completions.end(), std::back_inserter(finished));
-        }
-        done.notify_one();
-      });
-  std::vector<guard::Value> values;
-  for (auto& text : make_values(settings.size)) values.emplace_back(std::move(text));
-  Sequence sequence = 0;
-  std::vector<Clock::time_point> begun(in_flight);
-  const auto write_of = [&](unsigned writer) {
-    guard::journal::Entry entry;
-    entry.owner.vm.bytes[0] = static_cast<std::uint8_t>(writer);
-    entry.sequence = ++sequence;
-    entry.value = values[sequence % values.size()];
-    begun[writer] = Clock::now();
-    return entry;
-  };
-
-  Row row("journal", in_flight);
-  const auto before = journal.stats();
-  const auto start = Clock::now();
-  std::vector<guard::journal::Request> requests;
-  for (unsigned i = 0; i < in_flight; ++i) requests.emplace_back(write_of(i));
-  journal.submit(std::move(requests));
-  unsigned failed = 0;
-  for (unsigned under_way = in_flight; under_way > 0;) {
-    taken.clear();
-    {
-      std::unique_lock lock(mutex);
-      done.wait(lock, [&] { return !finished.empty(); });
-      std::swap(taken, finished);
+/// How long a write waits that comes when the journal has to switch, beside writes that come before.
+void stall_of_a_switch(const Settings& settings, unsigned entries, std::uint64_t size) {
+  const std::string path = settings.dir + "/switch";
+  auto store = open_store(path, size);
+  Filler filler(*store);
+  filler.fill(entries);
+  std::vector<double> stalls, ordinary, zeroing;
+  for (unsigned round = 0; round < settings.rounds; ++round) {
+    const auto before = store->stats().switches;
+    const auto begun = store->stats().bytes_written;
+    // Most of the file in large steps; the last of it in single writes, of which one meets the switch.
+    const std::uint64_t used = round == 0 ? begun : store->stats().live_bytes;
+    const std::uint64_t free = size > used ? size - used : 0;
+    while (store->stats().switches == before && store->stats().bytes_written - begun + 4 * limits::MiB < free)
+      filler.write(0, 100);
+    while (store->stats().switches == before) {
+      const double start = now_seconds();
+      filler.write(0, 1);
+      const double took = now_seconds() - start;
+      (store->stats().switches == before ? ordinary : stalls).push_back(took * 1e3);
     }
-    std::vector<guard::journal::Request> next;
-    const bool over = since(start) >= settings.seconds;
-    for (const auto& completion : taken) {
-      const unsigned writer = completion.owner.vm.bytes[0];
-      row.add(since(begun[writer]));
-      failed += completion.result ? 0 : 1;
-      if (over)
-        --under_way;
-      else
-        next.emplace_back(write_of(writer));
+    for (bool more = true; more;) {
+      const double start = now_seconds();
+      more = store->idle_work();
+      zeroing.push_back((now_seconds() - start) * 1e3);
     }
-    journal.submit(std::move(next));
   }
-  const auto after = journal.stats();
-  const std::string more = std::to_string(after.switches - before.switches) + " switches" +
-                           (failed == 0 ? "" : ", " + std::to_string(failed) + " FAILED");
-  row.print(since(start), after.syncs - before.syncs, more.c_str());
+  const Percentiles stall = percentiles(stalls);
+  std::printf("  %6u live entries: %zu switches, median %.0f ms, longest %.0f ms;", entries, stalls.size(),
+              stall.p50, stall.max);
+  std::printf(" writes before them p50 %.2f ms, p99 %.2f ms;", percentiles(ordinary).p50,
+              percentiles(ordinary).p99);
+  std::printf(" longest piece of zeroing %.0f ms\n", percentiles(zeroing).max);
+  std::fflush(stdout);
+  store.reset();
+  std::filesystem::remove_all(path);
 }
 
-/// How long opening takes with many live entries, read from the page cache.
-void recovery(const Settings& settings, unsigned entries) {
-  const std::string path = settings.dir + "/journal";
-  std::filesystem::remove_all(path);
-  guard::journal::Options options;
-  options.size = 256 * guard::limits::MiB;
-  const auto open = [&] {
-    return guard::journal::Store::open(guard::open_directory(path).value(), options, random_salt,
-                                       guard::null_logger())
-        .value();
-  };
+double resident_mb(const char* line) {
+  std::ifstream status("/proc/self/status");
+  for (std::string text; std::getline(status, text);) {
+    if (text.rfind(line, 0) == 0) return std::atof(text.c_str() + std::strlen(line)) / 1024;
+  }
+  give_up("no such line in /proc/self/status");
+}
+
+/// In a process of its own, whose memory holds nothing else.
+int recover_once(const std::string& path, std::uint64_t size, bool cold) {
+  for (const char* name : {"/a", "/b"}) {
+    const int fd = ::open((path + name).c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || (cold && ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0)) give_up("open");
+    ::close(fd);
+  }
+  const double before = resident_mb("VmRSS:");
+  const double start = now_seconds();
+  const auto store = open_store(path, size);
+  const double took = now_seconds() - start;
+  std::printf("  %-24s %6zu entries: %5.0f ms, %5.1f MB more resident at the peak\n",
+              cold ? "read from the disk," : "from the page cache,", store->recovery().live.size(),
+              took * 1e3, resident_mb("VmHWM:") - before);
+  return 0;
+}
+
+void recover_in_a_process(const std::string& path, std::uint64_t size, bool cold) {
+  std::fflush(stdout);
+  const pid_t child = ::fork();
+  if (child < 0) give_up("fork");
+  if (child == 0) {
+    ::execl("/proc/self/exe", "journal_bench", "--recover", path.c_str(), std::to_string(size).c_str(),
+            cold ? "cold" : "cached", nullptr);
+    give_up("exec");
+  }
+  int status = 0;
+  if (::waitpid(child, &status, 0) < 0 || status != 0) give_up("recovery failed");
+}
+
+void recovery(const Settings& settings) {
+  constexpr unsigned entries = 10'000;
+  constexpr std::uint64_t size = 256 * limits::MiB;
+  const std::string path = settings.dir + "/recovery";
   {
-    auto store = open();
-    std::vector<guard::journal::Request> batch;
-    for (unsigned i = 0; i < entries; ++i) {
-      guard::journal::Entry entry;
-      std::memcpy(entry.owner.vm.bytes.data(), &i, sizeof i);
-      entry.sequence = i + 1;
-      entry.value = guard::Value(std::string(settings.size, 'x'));
-      batch.emplace_back(std::move(entry));
-      if (batch.size() == 256 || i + 1 == entries) store->run(std::exchange(batch, {}));
-    }
+    auto store = open_store(path, size);
+    Filler(*store).fill(entries);
     store->seal();
   }
-  const auto start = Clock::now();
-  const double cpu = cpu_seconds();
-  const auto store = open();
-  std::printf("recovery of %zu live entries of %zu bytes: %.0f ms, CPU %.0f ms\n",
-              store->recovery().live.size(), settings.size, since(start) * 1e3, (cpu_seconds() - cpu) * 1e3);
+  std::printf("\nRecovery, values of 8 KiB, files of %llu MiB\n",
+              static_cast<unsigned long long>(size / limits::MiB));
+  for (const bool cold : {false, true}) {
+    for (unsigned round = 0; round < 3; ++round) recover_in_a_process(path, size, cold);
+  }
+  std::filesystem::remove_all(path);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  Settings settings;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string_view option = argv[i];
-    if (option == "--dir")
-      settings.dir = argv[i + 1];
-    else if (option == "--seconds")
-      settings.seconds = std::atof(argv[i + 1]);
-    else if (option == "--size")
-      settings.size = static_cast<std::size_t>(std::atoll(argv[i + 1]));
-    else
-      return std::fprintf(stderr, "usage: journal_bench [--dir DIR] [--seconds S] [--size BYTES]\n"), 2;
-  }
+int run(Settings settings) {
   std::string place = settings.dir + "/journal-bench-XXXXXX";
-  if (::mkdtemp(place.data()) == nullptr) return std::perror(place.c_str()), 1;
+  if (::mkdtemp(place.data()) == nullptr) give_up(place);
   settings.dir = place;
-  std::printf("values of %zu bytes\n%-14s %9s %10s %9s %9s %9s %9s %9s\n", settings.size, "", "in flight",
-              "writes/s", "p50 ms", "p99 ms", "max ms", "syncs/s", "CPU us");
-  for (const unsigned in_flight : {1u, 64u}) {
-    bare(settings, in_flight);
-    journal(settings, in_flight);
+  if (settings.wanted("batches")) batches(settings);
+  if (settings.wanted("switch")) {
+    std::printf("\nA write that has to wait for a switch, values of 8 KiB\n");
+    stall_of_a_switch(settings, 1000, 32 * limits::MiB);
+    stall_of_a_switch(settings, 10'000, 256 * limits::MiB);
   }
-  recovery(settings, 10'000);
+  if (settings.wanted("recovery")) recovery(settings);
   std::filesystem::remove_all(place);
   return 0;
 }
+
+int usage() {
+  std::fprintf(stderr,
+               "usage: journal_bench [--dir DIR] [--seconds S] [--rounds N] [batches|switch|recovery]...\n");
+  return 2;
+}
+
+int start(int argc, char** argv) {
+  if (argc == 5 && std::string_view(argv[1]) == "--recover") {  // recover_in_a_process()
+    return recover_once(argv[2], std::strtoull(argv[3], nullptr, 10), std::string_view(argv[4]) == "cold");
+  }
+  Settings settings;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view option = argv[i];
+    if (option.rfind("--", 0) != 0) {
+      if (option != "batches" && option != "switch" && option != "recovery") return usage();
+      settings.names.emplace_back(option);
+      continue;
+    }
+    if (++i == argc) return usage();
+    if (option == "--dir")
+      settings.dir = argv[i];
+    else if (option == "--seconds")
+      settings.seconds = std::atof(argv[i]);
+    else if (option == "--rounds")
+      settings.rounds = static_cast<unsigned>(std::atoi(argv[i]));
+    else
+      return usage();
+  }
+  if (settings.rounds == 0 || settings.seconds <= 0) return usage();
+  return run(std::move(settings));
+}
+
+}  // namespace
+}  // namespace guard::bench
+
+int main(int argc, char** argv) { return guard::bench::start(argc, argv); }
