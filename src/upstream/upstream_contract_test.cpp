@@ -368,7 +368,8 @@ TEST_P(UpstreamContract, AnyDeliveriesLeaveWhatAModelSays) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, UpstreamContract, ::testing::Values(xapi_backend(), embedded_backend(), simulated_backend()),
+INSTANTIATE_TEST_SUITE_P(Every, UpstreamContract,
+                         ::testing::Values(xapi_backend(), embedded_backend(), simulated_backend()),
                          [](const auto& param_info) { return param_info.param.name; });
 
 }  // namespace
