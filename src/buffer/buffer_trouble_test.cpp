@@ -1,6 +1,6 @@
 // What an embedder, his upstream or the disk may do wrong, and the beginning and end of a buffer.
 #include <gtest/gtest.h>
-#include <sys/stat.h>
+#include <pthread.h>
 
 #include <random>
 
@@ -89,6 +89,43 @@ TEST_F(BufferTroubleTest, SaysThatTheDirectoryCannotBeMade) {
   EXPECT_TRUE(failure(Buffer::open("/proc/no/such/place", options, upstream)));
 }
 
+/// While this lives, no thread can be started: its stack would not fit into the address space.
+class NoThreads {
+ public:
+  NoThreads() {
+    pthread_getattr_default_np(&before_);
+    pthread_attr_t huge;
+    pthread_attr_init(&huge);
+    pthread_attr_setstacksize(&huge, std::size_t{1} << 47);
+    EXPECT_EQ(pthread_setattr_default_np(&huge), 0);
+    pthread_attr_destroy(&huge);
+  }
+  ~NoThreads() {
+    pthread_setattr_default_np(&before_);
+    pthread_attr_destroy(&before_);
+  }
+
+ private:
+  pthread_attr_t before_;
+};
+
+TEST_F(BufferTroubleTest, SaysThatAThreadCannotBeStarted) {
+  {
+    const NoThreads none;
+    const auto opened = Buffer::open(dir.path(), options, upstream);
+    EXPECT_EQ(failure(opened), Errc::io) << "the buffer's own";
+  }
+  std::optional<NoThreads> none;
+  upstream.on_set_events = [&none](bool set) {
+    if (set) none.emplace();
+  };
+  const auto opened = Buffer::open(dir.path(), options, upstream);
+  EXPECT_EQ(failure(opened), Errc::io) << "the journal's";
+  none.reset();
+  upstream.on_set_events = nullptr;
+  EXPECT_FALSE(failure(Buffer::open(dir.path(), options, upstream)));
+}
+
 // --- The upstream -----------------------------------------------------------------------------------------
 
 /// The write below took effect although its answer was lost in one way or another: kept, then delivered.
@@ -120,6 +157,23 @@ TEST_F(BufferTroubleTest, CountsTheFirstOfTwoAnswers) {
     ASSERT_TRUE(eventually([&] { return answers == 1; }));
   }
   EXPECT_FALSE(failure(buffer.close()));
+}
+
+TEST_F(BufferTroubleTest, SurvivesAnUpstreamThatThrowsWhenItIsToldWhoListens) {
+  upstream.on_set_events = [](bool) { throw std::runtime_error("not me"); };
+  Buffer buffer = open();
+  EXPECT_TRUE(logged("upstream_threw call=set_events"));
+  EXPECT_FALSE(failure(buffer.write(key_of(1), Value("a"))));
+  EXPECT_FALSE(failure(buffer.close()));
+}
+
+TEST_F(BufferTroubleTest, CutsLongReasons) {
+  upstream.reason = std::string(100'000, 'x');
+  upstream.mode = Mode::bad_owner;
+  Buffer buffer = open();
+  EXPECT_EQ(failure(buffer.write(key_of(1), Value("a"), nullptr)), std::nullopt);
+  ASSERT_TRUE(eventually([&] { return !buffer.status().held.empty(); }));
+  EXPECT_EQ(buffer.status().held[0].reason, "lane: " + std::string(200, 'x'));
 }
 
 TEST_F(BufferTroubleTest, AnswersAReadThatTheUpstreamDoesNot) {

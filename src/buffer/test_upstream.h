@@ -47,10 +47,11 @@ class TestUpstream final : public Upstream {
   }
 
   UpstreamLimits limits() const override {
-    if (limits_throw) throw std::runtime_error("no limits");
+    if (limits_throw) throw 5;
     return {limit, 0};
   }
   void set_events(UpstreamEvents* events) override {
+    if (on_set_events) on_set_events(events != nullptr);
     const std::lock_guard lock(events_mutex_);
     events_ = events;
   }
@@ -62,7 +63,7 @@ class TestUpstream final : public Upstream {
     call([this, owner, done = std::move(done)] {
       Fetched fetched;
       fetched.epoch = 1;
-      fetched.reason = "away";
+      fetched.reason = reason;
       fetched.upstream_suspect = mode == Mode::down;
       if (mode == Mode::bad_owner) fetched.kind = Outcome::Kind::lane;
       if (mode == Mode::up || mode == Mode::repeating) {
@@ -80,9 +81,12 @@ class TestUpstream final : public Upstream {
     ++probes;
     call([this, done = std::move(done)] {
       Outcome outcome;
-      outcome.reason = "away";
+      outcome.reason = reason;
+      if (mode == Mode::throwing) throw std::runtime_error("probe");
+      if (mode == Mode::forgetful) return;
       if (mode != Mode::down) outcome.kind = Outcome::Kind::delivered;
       done(outcome);
+      if (mode == Mode::repeating) done(outcome);
     });
   }
 
@@ -117,6 +121,8 @@ class TestUpstream final : public Upstream {
   std::atomic<unsigned> probes = 0;
   std::size_t limit = std::size_t{1} << 20;
   bool limits_throw = false;
+  std::string reason = "away";  ///< set before the buffer is opened
+  std::function<void(bool set)> on_set_events;
 
  private:
   void call(std::function<void()> work) {
@@ -145,7 +151,7 @@ class TestUpstream final : public Upstream {
   void act(const Delivery& delivery, const std::function<void(Outcome)>& done) {
     Outcome outcome;
     outcome.epoch = 1;
-    outcome.reason = "away";
+    outcome.reason = reason;
     outcome.upstream_suspect = mode == Mode::down;
     if (mode == Mode::bad_owner) outcome.kind = Outcome::Kind::lane;
     if (mode == Mode::bad_payload) outcome.kind = Outcome::Kind::payload;
