@@ -247,7 +247,7 @@ inline start_removal(s) {
     up = 0;
     if
     :: durable[s] != 0 && durable[s] <= delivered[s] && unsaved[s] -> durable[s] = 0; unsaved[s] = 0
-    :: durable[s] != 0 && durable[s] <= delivered[s] && !unsaved[s] -> up = durable[s]; keeping[s] = durable[s]
+    :: durable[s] != 0 && durable[s] <= delivered[s] && !unsaved[s] -> up = durable[s]; keeping[s] = (RULE_RETAIN -> durable[s] : 0)
     :: else
     fi;
     if
@@ -317,7 +317,7 @@ inline on_delivered(w) {
         fi
       fi;
       if
-      :: v > retained[k] -> retained[k] = v
+      :: v > retained[k] && RULE_RETAIN -> retained[k] = v
       :: else
       fi;
       start_removal(k);
@@ -330,7 +330,7 @@ inline on_delivered(w) {
   }
   // Accepted in a session that is known to have ended: it must be compared like all that is retained.
   if
-  :: old[w] && RULE_6 -> compare = 1
+  :: old[w] && RULE_6 && RULE_6_LATE -> compare = 1
   :: else
   fi;
   known = !old[w] && !doubt && SLOTS > 1;
@@ -434,7 +434,7 @@ inline recover() {
     weak[i] = restarts_left > 0 && !journaled[i] && acked[i] > flushed[i]
   }
   known = 0; dead = 0; fetch = 0; overlapped = 0;
-  compare = ANY(retained[0] != 0, retained[1] != 0)
+  compare = RULE_6_START && ANY(retained[0] != 0, retained[1] != 0)
 }
 
 // --- Everything that may happen ------------------------------------------------------------------------------------
@@ -507,6 +507,10 @@ inline removal_durable(s) {
   up = removing[s]; removing[s] = 0;
   synced();
   printf("the removal up to %d is durable", up);
+  if
+  :: !RULE_UP_TO && durable[s] > up -> up = durable[s]
+  :: else
+  fi;
   end_record(s, up, keeping[s]);
   if
   :: failed[s] <= up -> failed[s] = 0
@@ -517,7 +521,7 @@ inline removal_durable(s) {
     on_disk[s] = (record[s] != 0);
     // Not when a comparison made it pending again meanwhile.
     if
-    :: durable[s] <= delivered[s] -> durable[s] = 0; unsaved[s] = 0
+    :: durable[s] <= delivered[s] || !RULE_7_REMOVAL || !RULE_UP_TO -> durable[s] = 0; unsaved[s] = 0
     :: else
     fi
   :: durable[s] == 0 && up >= record[s] -> on_disk[s] = (record[s] != 0)
@@ -536,7 +540,7 @@ inline release_durable(s) {
   printf("the release of %d is durable", releasing[s]);
   release_record(s);
   // Not that of a newer value, delivered meanwhile.
-  on_disk[s] = (on_disk[s] && retained[s] > releasing[s]);
+  on_disk[s] = (RULE_RELEASE_UP_TO && on_disk[s] && retained[s] > releasing[s]);
   releasing[s] = 0
 }
 
@@ -637,6 +641,15 @@ inline xapi_flushes() {
   for (j : 0 .. SLOTS - 1) { flushed[j] = mem[j] }
 }
 
+inline retention_over(s) {
+  printf("the time to retain %d is over", retained[s]);
+  if
+  :: on_disk[s] -> releasing[s] = retained[s]
+  :: else
+  fi;
+  retained[s] = 0
+}
+
 inline start_release(s) {
   releasing[s] = retained[s];
   printf("before a direct write of slot %d the retention of %d is ended", s, retained[s])
@@ -669,6 +682,11 @@ inline fetch_done() {
     fetched[j] = 0
   }
   fetch = 0; overlapped = 0
+}
+
+inline session_lost() {
+  restarts_left--; dead = 1;
+  printf("the session ends, though xapi goes on")
 }
 
 inline never_takes_effect(w) {
@@ -746,6 +764,7 @@ inline guard_dies(power) {
   STEP(removing[s] != 0, removal_durable(s)) \
   STEP(next[s] != 0 && RULE_1B && !NEVER_RELEASE && on_disk[s] && releasing[s] == 0 && MAY_GO_DIRECT, start_release(s)) \
   STEP(releasing[s] != 0, release_durable(s)) \
+  STEP(!ASSUME_FLUSH && retained[s] != 0 && !compare && SLOT_QUIET(s), retention_over(s)) \
   STEP(reads_left > 0 && durable[s] > acked[s], read_shows(s, durable[s])) \
   STEP(reads_left > 0 && !RULE_3 && committing[s] > acked[s], read_shows(s, committing[s]))
 
@@ -775,11 +794,12 @@ active proctype lane() {
   WIRE_EVENTS(1)
 #endif
   // The window is long enough: what was sent before has taken effect by then, or never will (assumption 2).
-  STEP(doubt && !ORPHAN, window_over())
+  STEP(doubt && (!ORPHAN || !ASSUME_WINDOW), window_over())
   STEP(dead, session_noticed())
-  STEP(compare && !dead && !CALLING && !doubt, compared())
+  STEP(compare && !dead && ((!CALLING && !doubt) || !RULE_6_QUIET), compared())
   STEP(restarts_left > 0 && ANY(mem[0] != flushed[0], mem[1] != flushed[1]), xapi_flushes())
   STEP(restarts_left > 0, xapi_restarts())
+  STEP(restarts_left > 0 && !ASSUME_SESSION, session_lost())
   STEP(fetch == 0 && reads_left > 0 && SLOTS > 1 && !known && !compare && !dead &&
                  ANY(durable[0] == 0, durable[1] == 0), fetch_sent())
   STEP(fetch == 1 && !dead, fetch_reads())

@@ -14,12 +14,19 @@ def bounds(slots=1, wires=1, **budgets):
 # With all rules. One wire is enough there: a second update under way would itself be a fault of the rules, so
 # configuration `wires` gives room for one and shows that it stays unused.
 CONFIGURATIONS = {
-    "everything": {"bounds": bounds(writes=3, deletes=1, lost=1, fails=1, kills=1, cuts=1, restarts=1, reads=1)},
-    "order": {"bounds": bounds(slots=2, writes=3, lost=2, fails=1, reads=1)},
+    "one-slot": {"bounds": bounds(writes=3, deletes=1, lost=1, fails=1, kills=1, cuts=1, restarts=1, reads=1)},
+    "two-slots": {"bounds": bounds(slots=2, writes=3, lost=1, fails=1, kills=1, cuts=1, restarts=1)},
+    "merging": {"bounds": bounds(slots=2, writes=3, lost=2, fails=1, reads=1)},
+    "crashes": {"bounds": bounds(writes=3, lost=1, fails=1, kills=2, cuts=2, reads=1)},
+    "rollbacks": {"bounds": bounds(writes=3, deletes=1, lost=2, fails=1, kills=1, restarts=2)},
+    "wires": {"bounds": bounds(wires=2, writes=3, lost=2, fails=1, kills=1, restarts=1)},
+    # Without the known limit release-gap: a write of a slot with a retained record goes to the journal instead.
+    "no-release": {"bounds": {**bounds(writes=3, deletes=1, lost=1, fails=1, kills=1, cuts=1, restarts=1, reads=1),
+                              "STRICT_RELEASE": 1, "NEVER_RELEASE": 1}},
 }
-QUICK_CONFIGURATIONS = ["order"]
+QUICK_CONFIGURATIONS = ["merging"]
 
-KINDS = {"rule": "Without a rule", "assumption": "What the rules rest on"}
+KINDS = {"rule": "Without a rule", "assumption": "Without an assumption", "limit": "Known limits"}
 
 
 def rule(switch, breaks, text, limits, kind="rule", **more):
@@ -55,5 +62,25 @@ LEFT_OUT = {
                  bounds(wires=2, writes=2, kills=1)),
     "note-window": rule("RULE_NOTE_WINDOW", "P2", "and so does which lanes are in a window of doubt",
                         bounds(wires=2, writes=2, lost=1, kills=1)),
+    "6-late": rule("RULE_6_LATE", "P1", "what an update of an ended session delivered is compared too",
+                   bounds(writes=1, restarts=1)),
+    "6-start": rule("RULE_6_START", "P1", "what recovery finds retained is compared", bounds(writes=1, kills=1, restarts=1)),
+    "6-quiet": rule("RULE_6_QUIET", "P3", "nothing is compared while an update is under way or in doubt",
+                    bounds(writes=3, lost=1, restarts=1)),
+    "7-removal": rule("RULE_7_REMOVAL", "P1", "a removal under way does not end a value that is to be delivered again",
+                      bounds(writes=1, restarts=1)),
+    "up-to": rule("RULE_UP_TO", "P1", "a removal ends nothing newer than what was delivered", bounds(writes=2)),
+    "release-up-to": rule("RULE_RELEASE_UP_TO", "P3", "a release that becomes durable late ends no newer retention",
+                          bounds(writes=3, kills=1, deletes=1)),
+    "retain": rule("RULE_RETAIN", "P1", "what was delivered is retained", bounds(writes=1, restarts=1)),
+    "window": rule("ASSUME_WINDOW", "P2", "after the window an update that was sent before takes effect no more",
+                   bounds(wires=2, writes=2, lost=1), kind="assumption"),
+    "session": rule("ASSUME_SESSION", "P2", "a session ends only when xapi does", bounds(wires=2, writes=2, lost=1, restarts=1),
+                    kind="assumption"),
+    "flush": rule("ASSUME_FLUSH", "P1", "what xapi accepted is flushed before its retention is over",
+                  bounds(writes=1, restarts=1), kind="assumption"),
+    "release-gap": rule("STRICT_RELEASE", "P1", "a value whose retention was ended for a newer direct write, which was not "
+                        "accepted, may go when guard and xapi both crash", bounds(writes=2, kills=1, restarts=1),
+                        kind="limit", value=1),
 }
 QUICK_LEFT_OUT = ["1", "10", "doubt"]

@@ -87,6 +87,39 @@
 #ifndef RULE_NOTE_WINDOW  // and so does which lanes are in a window of doubt
 #define RULE_NOTE_WINDOW 1
 #endif
+#ifndef RULE_RELEASE_UP_TO  // a release that becomes durable late ends no newer retention
+#define RULE_RELEASE_UP_TO 1
+#endif
+#ifndef RULE_6_LATE  // what an update of an ended session delivered is compared too
+#define RULE_6_LATE 1
+#endif
+#ifndef RULE_6_START  // what recovery finds retained is compared
+#define RULE_6_START 1
+#endif
+#ifndef RULE_6_QUIET  // nothing is compared while an update is under way or in doubt
+#define RULE_6_QUIET 1
+#endif
+#ifndef RULE_7_REMOVAL  // a removal under way does not end a value that is to be delivered again
+#define RULE_7_REMOVAL 1
+#endif
+#ifndef RULE_UP_TO  // a removal ends nothing newer than what was delivered
+#define RULE_UP_TO 1
+#endif
+#ifndef RULE_RETAIN  // what was delivered is retained
+#define RULE_RETAIN 1
+#endif
+
+// Assumptions; 0 leaves one out.
+
+#ifndef ASSUME_WINDOW  // after the window an update that was sent before it takes effect no more
+#define ASSUME_WINDOW 1
+#endif
+#ifndef ASSUME_SESSION  // a session ends only with xapi
+#define ASSUME_SESSION 1
+#endif
+#ifndef ASSUME_FLUSH  // what was accepted is flushed before its retention is over
+#define ASSUME_FLUSH 1
+#endif
 
 // Questions.
 
