@@ -96,7 +96,9 @@ Result<std::unique_ptr<journal::Store>> Buffer::Impl::open_journal(const std::st
   if (!journal_dir) return std::unexpected(std::move(journal_dir.error()));
   auto store = journal::Store::open(std::move(*journal_dir), {options_.journal_size, options_.journal_max},
                                     random_bits, log_);
-  if (store) lock_ = std::move(*lock);
+  if (!store) return store;
+  lock_ = std::move(*lock);
+  (*store)->keep(lock_);  // a call to a disk that hangs may outlive us
   return store;
 }
 

@@ -26,7 +26,9 @@ Result<std::unique_ptr<journal::Store>> StateDir::open_journal() {
   if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
   auto journal_dir = dir_->open_dir("journal", true);
   if (!journal_dir) return std::unexpected(std::move(journal_dir.error()));
-  return journal::Store::open(std::move(*journal_dir), options_, random_bits, log_);
+  auto store = journal::Store::open(std::move(*journal_dir), options_, random_bits, log_);
+  if (store) (*store)->keep(lock_);  // a call to a disk that hangs may outlive us
+  return store;
 }
 
 }  // namespace guard::daemon

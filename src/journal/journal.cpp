@@ -3,6 +3,9 @@
 //
 // The thread sleeps in one wait. After limits::journal_quiet without requests it does the store's idle work,
 // then waits without a time limit; while the journal is failed it wakes up to revive it.
+//
+// A disk may hang: then that thread hangs, and nobody else. The loop thread takes only mutexes that are never
+// held during a call to the disk. What both use is shared, so that the thread may be left behind.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -31,6 +34,7 @@ struct Journal::Impl {
       : store(std::move(opened)), on_complete(std::move(done)), figures(store->stats()) {}
 
   void run();
+  void work(std::vector<Request>& taken);
   void serve(std::vector<Request>& taken);
   /// Sleeps until there are requests, or something to do without. Returns false at the end.
   bool take(std::vector<Request>& taken);
@@ -38,6 +42,21 @@ struct Journal::Impl {
     const Stats now = store->stats();
     const std::lock_guard lock(mutex);
     figures = now;
+  }
+
+  /// Marks a call to the disk.
+  void begin() { busy_since = Clock::now().time_since_epoch().count(); }
+  void end();
+  bool stalled() const {
+    const auto since = busy_since.load();
+    return since != 0 && Clock::now().time_since_epoch() - Clock::duration(since) > limits::journal_stall;
+  }
+  /// Any thread but the one that hangs; says so once.
+  void report_stall() {
+    if (stalled() && !stall_reported.exchange(true)) {
+      store->logger().log(LogLevel::error, "journal-stalled",
+                          {{"seconds", static_cast<int>(limits::journal_stall.count())}});
+    }
   }
 
   // Of the journal thread.
@@ -51,33 +70,57 @@ struct Journal::Impl {
   std::vector<Request> queue;
   bool waiting = false;
   bool stop = false;
+  bool ended = false;
   Stats figures;
 
-  /// Since when the batch under way has been; 0 = there is none. Of steady_clock.
+  std::mutex completing;                 ///< held while on_complete runs, which does not block
+  std::atomic<bool> left_behind{false};  ///< nobody is there any more; set under `completing`
+
+  /// Since when the call to the disk under way has been; 0 = there is none. Of steady_clock.
   std::atomic<Clock::rep> busy_since{0};
-  std::thread thread;  ///< last: starts when everything else is there
+  std::atomic<bool> stall_reported{false};
 };
+
+void Journal::Impl::end() {
+  const auto since = busy_since.exchange(0);
+  if (!stall_reported.exchange(false)) return;
+  const auto lasted = Clock::now().time_since_epoch() - Clock::duration(since);
+  store->logger().log(LogLevel::notice, "journal-stall-over",
+                      {{"seconds", std::chrono::duration_cast<std::chrono::seconds>(lasted).count()}});
+}
 
 void Journal::Impl::run() {
   std::vector<Request> taken;
-  while (take(taken)) {
-    if (!taken.empty()) {
-      serve(taken);
-      // Not only when all is quiet: in a long outage it never is. What comes meanwhile is one larger batch.
-      store->grow_ahead();
-      idle_work_left = true;
-    } else if (store->stats().state == State::failed) {
-      busy_since = Clock::now().time_since_epoch().count();
-      store->revive();
-      busy_since = 0;
-      next_revival = Clock::now() + limits::journal_retry;
-      publish();
-    } else {
-      idle_work_left = store->idle_work();
-      publish();
-    }
-  }
+  while (!left_behind && take(taken)) work(taken);
+  if (left_behind) return;
+  begin();
   store->seal();
+  end();
+  {
+    const std::lock_guard lock(mutex);
+    ended = true;
+  }
+  wake.notify_all();
+}
+
+void Journal::Impl::work(std::vector<Request>& taken) {
+  if (!taken.empty()) {
+    serve(taken);
+    if (left_behind) return;
+    // Not only when all is quiet: in a long outage it never is. What comes meanwhile is one larger batch.
+    begin();
+    store->grow_ahead();
+    idle_work_left = true;
+  } else if (store->stats().state == State::failed) {
+    begin();
+    store->revive();
+    next_revival = Clock::now() + limits::journal_retry;
+  } else {
+    begin();
+    idle_work_left = store->idle_work();
+  }
+  end();
+  publish();
 }
 
 bool Journal::Impl::take(std::vector<Request>& taken) {
@@ -100,7 +143,6 @@ bool Journal::Impl::take(std::vector<Request>& taken) {
 }
 
 void Journal::Impl::serve(std::vector<Request>& taken) {
-  busy_since = Clock::now().time_since_epoch().count();
   for (std::size_t from = 0; from < taken.size();) {
     std::size_t to = from;
     std::size_t bytes = 0;
@@ -116,31 +158,48 @@ void Journal::Impl::serve(std::vector<Request>& taken) {
       part.assign(std::move_iterator(taken.begin() + static_cast<std::ptrdiff_t>(from)),
                   std::move_iterator(taken.begin() + static_cast<std::ptrdiff_t>(to)));
     }
+    begin();
     auto completions = store->run(std::move(part));
+    end();
     publish();
+    const std::lock_guard lock(completing);
+    if (left_behind) return;
     on_complete(std::move(completions));
-    busy_since = Clock::now().time_since_epoch().count();
     from = to;
   }
-  busy_since = 0;
 }
 
 Journal::Journal(std::unique_ptr<Store> store, std::function<void(std::vector<Completion>)> on_complete)
-    : impl_(std::make_unique<Impl>(std::move(store), std::move(on_complete))) {
-  impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
+    : impl_(std::make_shared<Impl>(std::move(store), std::move(on_complete))) {
+  thread_ = std::thread([impl = impl_] { impl->run(); });
 }
 
 Journal::~Journal() {
   {
-    const std::lock_guard lock(impl_->mutex);
+    std::unique_lock lock(impl_->mutex);
     impl_->stop = true;
+    impl_->wake.notify_all();
+    while (!impl_->wake.wait_for(lock, limits::journal_quiet, [this] { return impl_->ended; })) {
+      if (impl_->stalled()) break;
+    }
+    if (impl_->ended) {
+      lock.unlock();
+      thread_.join();
+      return;
+    }
   }
-  impl_->wake.notify_one();
-  impl_->thread.join();
+  impl_->report_stall();
+  {
+    const std::lock_guard lock(impl_->completing);
+    impl_->left_behind = true;
+  }
+  impl_->store->mute();
+  thread_.detach();
 }
 
 void Journal::submit(std::vector<Request> requests) {
   if (requests.empty()) return;
+  impl_->report_stall();
   bool sleeping = false;
   {
     const std::lock_guard lock(impl_->mutex);
@@ -156,15 +215,13 @@ void Journal::submit(std::vector<Request> requests) {
 }
 
 Stats Journal::stats() const {
+  impl_->report_stall();
   Stats stats;
   {
     const std::lock_guard lock(impl_->mutex);
     stats = impl_->figures;
   }
-  const auto since = impl_->busy_since.load();
-  if (since != 0 && Clock::now().time_since_epoch() - Clock::duration(since) > limits::journal_stall) {
-    stats.state = State::stalled;
-  }
+  if (impl_->stalled()) stats.state = State::stalled;
   return stats;
 }
 

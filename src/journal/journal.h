@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <variant>
 #include <vector>
 
@@ -170,6 +171,14 @@ class Store {
 
   Stats stats() const;
 
+  /// Keeps something for as long as this object lives: the lock of the directory, so that nobody else opens
+  /// the files while a call of this store has not returned.
+  void keep(std::shared_ptr<void> kept);
+  /// Writes to the logger given to open(), as long as mute() was not called. Any thread.
+  Logger& logger();
+  /// After it returns the logger given to open() is not used any more. Any thread.
+  void mute();
+
   struct Impl;  ///< of the implementation files only
 
  private:
@@ -183,24 +192,30 @@ Value pack_contents(const std::array<Value, 3>& values);
 /// Inverse; nullopt unless the bytes are exactly what pack_contents makes. The views are into `packed`.
 std::optional<std::array<std::string_view, 3>> unpack_contents(std::string_view packed);
 
-/// A Store on a thread of its own. Thread of the caller: the loop thread.
+/// A Store on a thread of its own. Thread of the caller: the loop thread. Nothing here waits for the disk but
+/// the destructor, and that not for ever.
 class Journal {
  public:
-  /// `on_complete` is called on the journal thread, once per batch, and must not block.
+  /// `on_complete` is called on the journal thread, once per batch, and must not block. Requests are
+  /// completed in the order in which they were submitted.
   Journal(std::unique_ptr<Store> store, std::function<void(std::vector<Completion>)> on_complete);
-  /// Finishes what was submitted, then stops the thread.
+  /// Finishes what was submitted and ends the thread. A disk that has not answered for longer than
+  /// limits::journal_stall is left alone: then the thread ends by itself when its call returns, without
+  /// another write, completion or use of the logger, and until then the store keeps what it keeps.
   ~Journal();
 
   /// Hands requests over; never blocks on the disk. The caller bounds what is under way
   /// (limits::commit_bytes).
   void submit(std::vector<Request> requests);
-  /// Any thread; a copy of the figures as of the last batch. The state is `stalled` while a batch has been
-  /// under way for longer than limits::journal_stall.
+  /// Any thread; a copy of the figures as of the last batch. The state is `stalled` while a call to the disk,
+  /// for a batch or for idle work, has been under way for longer than limits::journal_stall: what was
+  /// submitted will be answered when it returns.
   Stats stats() const;
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  ///< shared with the thread
+  std::thread thread_;
 };
 
 }  // namespace guard::journal

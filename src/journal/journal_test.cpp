@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <future>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -208,13 +209,48 @@ class SlowDirectory final : public Directory {
   std::shared_future<void> go_;
 };
 
-TEST_F(JournalTest, AHangingSyncMakesTheJournalStalledUntilItReturns) {
+/// Counts lines by event; must not be used after its end.
+class CountingLogger final : public Logger {
+ public:
+  void log(LogLevel, std::string_view event, std::initializer_list<Field>) override {
+    const std::lock_guard lock(mutex_);
+    ++lines_[std::string(event)];
+  }
+  bool enabled(LogLevel) const override { return true; }
+  int lines(const std::string& event) {
+    const std::lock_guard lock(mutex_);
+    return lines_[event];
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, int> lines_;
+};
+
+/// A journal on a disk that can be made to hang.
+class HangingJournalTest : public JournalTest {
+ protected:
+  HangingJournalTest() { SlowDirectory::hang = false; }
+  ~HangingJournalTest() override { let_go(); }
+
+  std::unique_ptr<Store> open_slow() {
+    Options options;
+    options.size = 4 * limits::MiB;
+    auto dir = std::make_unique<SlowDirectory>(open_directory(path).value(), go.get_future().share());
+    return Store::open(std::move(dir), options, salts(), *log).value();
+  }
+  void let_go() {
+    SlowDirectory::hang = false;
+    if (!std::exchange(gone, true)) go.set_value();
+  }
+
   std::promise<void> go;
-  Options options;
-  options.size = 4 * limits::MiB;
-  SlowDirectory::hang = false;
-  auto dir = std::make_unique<SlowDirectory>(open_directory(path).value(), go.get_future().share());
-  Journal journal(Store::open(std::move(dir), options, salts(), null_logger()).value(), inbox.receiver());
+  bool gone = false;
+  std::unique_ptr<CountingLogger> log = std::make_unique<CountingLogger>();
+};
+
+TEST_F(HangingJournalTest, AHangingSyncMakesTheJournalStalledUntilItReturns) {
+  Journal journal(open_slow(), inbox.receiver());
   EXPECT_EQ(journal.stats().state, State::ok);
   SlowDirectory::hang = true;
   journal.submit({write_of(vm(1), Slot::permall, 1)});
@@ -222,9 +258,53 @@ TEST_F(JournalTest, AHangingSyncMakesTheJournalStalledUntilItReturns) {
   EXPECT_TRUE(eventually([&] { return journal.stats().state == State::stalled; }));
   EXPECT_GE(std::chrono::steady_clock::now() - begun, limits::journal_stall - 100ms);
   EXPECT_EQ(inbox.size(), 0u);
-  go.set_value();
-  EXPECT_TRUE(inbox.wait_for(1).at(0).result);
+  for (Sequence s = 2; s < 100; ++s) {
+    journal.submit({write_of(vm(1), Slot::permall, s)});
+    EXPECT_EQ(journal.stats().state, State::stalled) << "nobody who asks waits for the disk";
+  }
+  EXPECT_EQ(log->lines("journal-stalled"), 1);
+  let_go();
+  EXPECT_TRUE(inbox.wait_for(99).at(98).result);
   EXPECT_TRUE(eventually([&] { return journal.stats().state == State::ok; }));
+  EXPECT_EQ(log->lines("journal-stall-over"), 1);
+}
+
+TEST_F(HangingJournalTest, IdleWorkThatHangsMakesTheJournalStalledToo) {
+  Journal journal(open_slow(), inbox.receiver());
+  journal.submit({write_of(vm(1), Slot::permall, 1)});
+  inbox.wait_for(1);
+  SlowDirectory::hang = true;  // the seal, or zeroing
+  EXPECT_TRUE(eventually([&] { return journal.stats().state == State::stalled; }));
+  let_go();
+  EXPECT_TRUE(eventually([&] { return journal.stats().state == State::ok; }));
+}
+
+TEST_F(HangingJournalTest, TheEndDoesNotWaitForADiskThatHangsAndWhatItLeavesBehindTouchesNothing) {
+  auto lock = std::make_shared<int>(0);
+  const std::weak_ptr<int> held = lock;
+  auto store = open_slow();
+  store->keep(std::move(lock));
+  auto journal = std::make_unique<Journal>(std::move(store), [this](std::vector<Completion> completions) {
+    for (const auto& done : completions) EXPECT_EQ(done.sequence, 1u) << "a completion after the end";
+    inbox.receiver()(std::move(completions));
+  });
+  journal->submit({write_of(vm(1), Slot::permall, 1)});
+  inbox.wait_for(1);
+  SlowDirectory::hang = true;
+  journal->submit({write_of(vm(1), Slot::permall, 2)});
+  EXPECT_TRUE(eventually([&] { return journal->stats().state == State::stalled; }));
+  journal->submit({write_of(vm(1), Slot::permall, 3)});
+  journal.reset();
+  EXPECT_EQ(inbox.size(), 0u);
+  EXPECT_EQ(log->lines("journal-stalled"), 1);
+  log.reset();
+  EXPECT_FALSE(held.expired()) << "nobody else may open the files yet";
+  let_go();
+  EXPECT_TRUE(eventually([&] { return held.expired(); }));
+  EXPECT_EQ(inbox.size(), 0u);
+  const auto found = open()->recovery().live;
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_LT(found[0].sequence, 3u) << "something was written after the end";
 }
 
 }  // namespace

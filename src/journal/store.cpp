@@ -365,6 +365,12 @@ bool Store::revive() {
   return impl_->make_room().has_value();
 }
 
+void Store::keep(std::shared_ptr<void> kept) { impl_->anchor = std::move(kept); }
+
+Logger& Store::logger() { return impl_->log; }
+
+void Store::mute() { impl_->log.close(); }
+
 Stats Store::stats() const {
   Stats stats = impl_->stats;
   stats.state = impl_->failed() ? State::failed : State::ok;

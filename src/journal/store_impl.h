@@ -17,6 +17,7 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -41,6 +42,28 @@ struct JournalFile {
   FileHeader header;
   std::size_t safe_copy = 1;  ///< of the header: known to be durable, if any is
   bool bad = false;
+};
+
+/// The way to a logger, which can be closed.
+class LogGate final : public Logger {
+ public:
+  explicit LogGate(Logger& to) : to_(&to) {}
+  void log(LogLevel level, std::string_view event, std::initializer_list<Field> fields) override {
+    const std::lock_guard lock(mutex_);
+    if (to_ != nullptr) to_->log(level, event, fields);
+  }
+  bool enabled(LogLevel level) const override {
+    const std::lock_guard lock(mutex_);
+    return to_ != nullptr && to_->enabled(level);
+  }
+  void close() {
+    const std::lock_guard lock(mutex_);
+    to_ = nullptr;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Logger* to_;
 };
 
 struct Store::Impl {
@@ -120,10 +143,11 @@ struct Store::Impl {
   /// block at least, and each removal may come in one of its own. One more for a seal.
   static std::uint64_t removal_room(std::uint64_t entries) { return (entries + 1) * block; }
 
+  std::shared_ptr<void> anchor;  ///< first: released when the files are closed
   std::unique_ptr<Directory> dir;
   Options options;
   std::function<std::uint64_t()> random_salt;
-  Logger& log;
+  LogGate log;
 
   std::array<JournalFile, 2> files;
   std::size_t active = 0;
