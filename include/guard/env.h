@@ -42,7 +42,7 @@ class Directory {
  public:
   virtual ~Directory() = default;
   enum class Mode { open_existing, create_new, open_or_create };
-  /// Opens a regular file for reading and writing, mode 0600 when created.
+  /// Opens a regular file for reading and writing; created with mode 0600 and, on btrfs, no copying on write.
   virtual Result<std::unique_ptr<File>> open_file(std::string_view name, Mode mode) = 0;
   /// Opens a regular file for reading only.
   virtual Result<std::unique_ptr<File>> open_for_read(std::string_view name) = 0;
@@ -57,7 +57,7 @@ class Directory {
   /// Takes an exclusive lock on the file `name` (created if missing) for as long as the returned object
   /// lives; Errc::busy when another process holds it.
   virtual Result<std::shared_ptr<void>> lock(std::string_view name) = 0;
-  /// False on file systems that copy on write, where overwriting needs free space.
+  /// True where overwriting is known to need no free space: not where a file system copies on write.
   virtual bool overwrites_in_place() const = 0;
 };
 

@@ -27,12 +27,17 @@ namespace {
 /// Parts of one pwritev; Linux allows 1024 (UIO_MAXIOV).
 constexpr std::size_t max_iov = 1024;
 
-// From linux/magic.h and the file systems themselves: where overwriting allocates.
+// From linux/magic.h and the file systems themselves.
 constexpr unsigned long btrfs_magic = 0x9123683E;
-constexpr unsigned long zfs_magic = 0x2FC12FC1;
-constexpr unsigned long bcachefs_magic = 0xCA451A4E;
-constexpr unsigned long nilfs_magic = 0x3434;
-constexpr unsigned long f2fs_magic = 0xF2F52010;
+/// Where a block that was written stays where it is when it is written again. Elsewhere it does not (btrfs,
+/// zfs, bcachefs, nilfs, f2fs), or nobody here can know (overlayfs, FUSE, network file systems).
+constexpr std::array<unsigned long, 5> in_place_magics = {
+    0xEF53,      // ext2, ext3, ext4
+    0x58465342,  // xfs
+    0x01021994,  // tmpfs
+    0x3153464A,  // jfs
+    0x52654973,  // reiserfs
+};
 
 std::unexpected<Error> failed(std::string_view what, int error = errno) {
   return std::unexpected(Error::system(what, error));
@@ -226,8 +231,7 @@ class PosixDirectory final : public Directory {
   }
 
   bool overwrites_in_place() const override {
-    return fs_type_ != btrfs_magic && fs_type_ != zfs_magic && fs_type_ != bcachefs_magic &&
-           fs_type_ != nilfs_magic && fs_type_ != f2fs_magic;
+    return std::find(in_place_magics.begin(), in_place_magics.end(), fs_type_) != in_place_magics.end();
   }
 
  private:

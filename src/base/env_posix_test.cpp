@@ -189,6 +189,7 @@ TEST_F(EnvPosix, AReplacementThatCannotBeMadeLeavesTheOldFile) {
 
 TEST_F(EnvPosix, KnowsFileSystemsThatOverwriteInPlace) {
   EXPECT_TRUE(open_directory("/dev/shm").value()->overwrites_in_place());  // tmpfs
+  EXPECT_FALSE(open_directory("/proc").value()->overwrites_in_place()) << "what is not known is not promised";
 }
 
 }  // namespace

@@ -80,6 +80,8 @@ Json DaemonOperations::journal_json() const {
                     {"capacity_bytes", stats->capacity_bytes},
                     {"generation", stats->generation},
                     {"corrupt_records", stats->corrupt_records},
+                    {"retained_entries", stats->retained_entries},
+                    {"retained_given_up", stats->retained_given_up},
                     {"batches", stats->batches},
                     {"syncs", stats->syncs},
                     {"switches", stats->switches}};
@@ -235,6 +237,13 @@ std::string DaemonOperations::metrics() const {
           stats->state == journal::State::ok ? 1 : 0);
     gauge("xapi_guard_journal_live_bytes", "Bytes of live records.", stats->live_bytes);
     gauge("xapi_guard_journal_capacity_bytes", "Size of one journal file.", stats->capacity_bytes);
+    gauge("xapi_guard_journal_stalled", "1 while a call to the disk lasts for more than 5 seconds.",
+          stats->state == journal::State::stalled ? 1 : 0);
+    gauge("xapi_guard_journal_retained_entries", "Delivered entries that are kept for a while.",
+          stats->retained_entries);
+    family("xapi_guard_journal_retained_given_up_total", "counter",
+           "Of these, released early for lack of room.");
+    out += fmt::format("xapi_guard_journal_retained_given_up_total {}\n", stats->retained_given_up);
     family("xapi_guard_journal_syncs_total", "counter", "fdatasync calls of the journal.");
     out += fmt::format("xapi_guard_journal_syncs_total {}\n", stats->syncs);
     family("xapi_guard_journal_corrupt_records_total", "counter", "Damaged records found.");
