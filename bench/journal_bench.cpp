@@ -160,7 +160,7 @@ class Filler {
   Sequence sequence_ = 0;
 };
 
-/// How long a write waits that comes when the journal has to switch, beside writes that come before.
+/// How long a batch of 16 values takes that meets the switch, beside those that come before it.
 void stall_of_a_switch(const Settings& settings, unsigned entries, std::uint64_t size) {
   const std::string path = settings.dir + "/switch";
   auto store = open_store(path, size);
@@ -168,16 +168,9 @@ void stall_of_a_switch(const Settings& settings, unsigned entries, std::uint64_t
   filler.fill(entries);
   std::vector<double> stalls, ordinary, zeroing;
   for (unsigned round = 0; round < settings.rounds; ++round) {
-    const auto before = store->stats().switches;
-    const auto begun = store->stats().bytes_written;
-    // Most of the file in large steps; the last of it in single writes, of which one meets the switch.
-    const std::uint64_t used = round == 0 ? begun : store->stats().live_bytes;
-    const std::uint64_t free = size > used ? size - used : 0;
-    while (store->stats().switches == before && store->stats().bytes_written - begun + 4 * limits::MiB < free)
-      filler.write(0, 100);
-    while (store->stats().switches == before) {
+    for (const auto before = store->stats().switches; store->stats().switches == before;) {
       const double start = now_seconds();
-      filler.write(0, 1);
+      filler.write(0, 16);
       const double took = now_seconds() - start;
       (store->stats().switches == before ? ordinary : stalls).push_back(took * 1e3);
     }
@@ -190,7 +183,7 @@ void stall_of_a_switch(const Settings& settings, unsigned entries, std::uint64_t
   const Percentiles stall = percentiles(stalls);
   std::printf("  %6u live entries: %zu switches, median %.0f ms, longest %.0f ms;", entries, stalls.size(),
               stall.p50, stall.max);
-  std::printf(" writes before them p50 %.2f ms, p99 %.2f ms;", percentiles(ordinary).p50,
+  std::printf(" batches before them p50 %.2f ms, p99 %.2f ms;", percentiles(ordinary).p50,
               percentiles(ordinary).p99);
   std::printf(" longest piece of zeroing %.0f ms\n", percentiles(zeroing).max);
   std::fflush(stdout);
@@ -259,7 +252,7 @@ int run(Settings settings) {
   settings.dir = place;
   if (settings.wanted("batches")) batches(settings);
   if (settings.wanted("switch")) {
-    std::printf("\nA write that has to wait for a switch, values of 8 KiB\n");
+    std::printf("\nA batch of 16 values of 8 KiB that has to wait for a switch\n");
     stall_of_a_switch(settings, 1000, 32 * limits::MiB);
     stall_of_a_switch(settings, 10'000, 256 * limits::MiB);
   }
