@@ -132,6 +132,8 @@ inline constexpr seconds journal_retry{2};
 /// More unreadable blocks than this are a device that is in trouble, not damage to a file.
 inline constexpr std::uint64_t journal_unreadable_blocks = 256;
 inline constexpr std::uint64_t quarantine_bytes = 64 * MiB;
+/// Names that `quarantine list` gives, about 1 MB of text. The rest is counted.
+inline constexpr std::size_t quarantine_listed = 10'000;
 /// Records that `journal inspect --records` lists: some 150 MB of memory. The rest is counted.
 inline constexpr std::size_t inspect_records = 1'000'000;
 /// How often what looks damaged in a journal that is being written is looked at.

@@ -41,6 +41,7 @@ struct Arguments {
   unsigned interval_seconds = 1;
   unsigned timeout_seconds = static_cast<unsigned>(limits::drain_default.count());
   JournalArguments journal;
+  std::string quarantine_directory;
 };
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -152,23 +153,44 @@ std::string check_uuid(std::string& text) {
 
 using Command = std::function<int(const Arguments&)>;
 
-/// Declares `journal ...`, which work on files and need no daemon.
+/// Declares `journal ...` and `quarantine ...`, which work on files, with and without a daemon.
 void declare_journal(CLI::App& app, Arguments& a, Command& chosen) {
-  CLI::App* group = app.add_subcommand("journal", "Look at a journal as files, without the daemon");
+  CLI::App* group = app.add_subcommand("journal", "Look at a journal as files; set it aside");
   group->require_subcommand(1);
-  const auto command = [&](const char* name, const char* help, auto run) {
+  const auto command = [&](const char* name, const char* help, Command run) {
     CLI::App* sub = group->add_subcommand(name, help);
-    sub->callback([&chosen, run] {
-      chosen = [run](const Arguments& given) { return run(given.journal, given.json); };
-    });
+    sub->callback([&chosen, run] { chosen = run; });
     sub->add_option("DIR", a.journal.directory, "State directory of the daemon, or directory of the journal")
         ->required()
         ->type_name("");
     return sub;
   };
-  command("inspect", "Show headers, live entries and damage; changes nothing", journal_inspect)
-      ->add_flag("--records", a.journal.records, "List every record, not only the live entries");
-  command("verify", "Exit status 0 good, 1 damaged, 3 cannot be read; changes nothing", journal_verify);
+  command("inspect", "Show headers, live entries and damage; changes nothing", [](const Arguments& given) {
+    return journal_inspect(given.journal, given.json);
+  })->add_flag("--records", a.journal.records, "List every record, not only the live entries");
+  command("verify", "Exit status 0 good, 1 damaged, 3 cannot be read; changes nothing",
+          [](const Arguments& given) { return journal_verify(given.journal, given.json); });
+  command("set-aside", "Move a journal that cannot be read out of the way; what is pending in it is lost",
+          [](const Arguments& given) {
+            return journal_set_aside(given.journal, given.control_socket, given.json);
+          })
+      ->add_flag("--force", a.journal.force, "Also one that can be read and holds live entries");
+
+  CLI::App* quarantine = app.add_subcommand("quarantine", "What is kept of damaged ranges of the journal");
+  quarantine->require_subcommand(1);
+  const auto kept = [&](const char* name, const char* help, auto run) {
+    CLI::App* sub = quarantine->add_subcommand(name, help);
+    sub->callback([&chosen, run] {
+      chosen = [run](const Arguments& given) {
+        return run(given.quarantine_directory, given.control_socket, given.json);
+      };
+    });
+    sub->add_option("--dir", a.quarantine_directory,
+                    "State or journal directory that no daemon uses, instead of asking the daemon")
+        ->type_name("DIR");
+  };
+  kept("list", "List it, and the journals set aside", quarantine_list);
+  kept("purge", "Remove it; journals set aside stay", quarantine_purge);
 }
 
 /// Declares the commands; the one that was named ends up in `chosen`.

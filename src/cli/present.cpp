@@ -100,6 +100,9 @@ std::string pending_text(const Json& status) {
 }
 
 std::string journal_text(const Json& status) {
+  if (const std::string state = text(at(status, {"journal", "state"})); state == "unread") {
+    return "CANNOT BE READ: " + text(at(status, {"journal", "error"}));
+  }
   std::string out = fmt::format("{}, {} live of {}, generation {}", text(at(status, {"journal", "state"})),
                                 human_size(integer(at(status, {"journal", "live_bytes"}))),
                                 human_size(integer(at(status, {"journal", "capacity_bytes"}))),
@@ -187,6 +190,39 @@ std::string present_pending(const Json& pending) {
                     text(entry.find("reason"))});
   }
   return table(rows);
+}
+
+std::string present_quarantine(const Json& quarantine) {
+  std::string out;
+  const Json* files = quarantine.find("files");
+  if (count(files) != 0) {
+    std::vector<std::vector<std::string>> rows{{"FILE", "SIZE"}};
+    for (const Json& file : *files->array()) {
+      rows.push_back({text(file.find("name")), human_size(integer(file.find("bytes")))});
+    }
+    out += table(rows);
+  }
+  const auto omitted = integer(quarantine.find("omitted"));
+  if (omitted > 0) out += fmt::format("  and {} more\n", omitted);
+  const auto all = static_cast<std::int64_t>(count(files)) + omitted;
+  out += all == 0 ? "the quarantine is empty\n"
+                  : fmt::format("{}, {}\n", counted(all, "file", "files"),
+                                human_size(integer(quarantine.find("bytes"))));
+  const Json* set_aside = quarantine.find("set_aside");
+  if (count(set_aside) == 0) return out;
+  out += "\nJournals set aside\n";
+  for (const Json& name : *set_aside->array()) out += "  " + text(&name) + "\n";
+  return out;
+}
+
+std::string present_purge(const Json& purged) {
+  std::string out =
+      fmt::format("{} removed, {} freed\n", counted(integer(purged.find("files")), "file", "files"),
+                  human_size(integer(purged.find("bytes"))));
+  if (const auto left = integer(purged.find("left")); left > 0) {
+    out += fmt::format("{} could not be removed: {}\n", left, text(purged.find("error")));
+  }
+  return out;
 }
 
 Check check_status(const Json& status) {

@@ -19,6 +19,11 @@ std::string present_status(const wire::Json& status);
 /// The answer to `pending`: a table, or one line.
 std::string present_pending(const wire::Json& pending);
 
+/// The answer to `quarantine_list`: a table, the sum, and the journals set aside.
+std::string present_quarantine(const wire::Json& quarantine);
+/// The answer to `quarantine_purge`.
+std::string present_purge(const wire::Json& purged);
+
 struct Check {
   int exit_status = 3;  ///< 0 direct, 1 pending, 2 held, parked or failed, 3 not a status
   std::string line;  ///< for monitoring systems: "OK: ...", "WARNING: ...", "CRITICAL: ...", "UNKNOWN: ..."

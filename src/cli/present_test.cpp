@@ -115,6 +115,33 @@ TEST(Present, MarksSpaceThatIsNotReservedAndDamage) {
       << text;
 }
 
+TEST(Present, SaysWhyTheJournalCannotBeRead) {
+  const auto status = json(
+      R"({"mode":"direct","held":[],"parked":[],"journal":{"state":"unread","error":"open a: Input/output error"}})");
+  EXPECT_NE(present_status(status).find("journal     CANNOT BE READ: open a: Input/output error\n"),
+            std::string::npos);
+  EXPECT_EQ(check_status(status).exit_status, 2);
+}
+
+TEST(Present, ListsTheQuarantineAndWhatIsSetAside) {
+  EXPECT_EQ(present_quarantine(json(R"({"files":[],"omitted":0,"bytes":0,"set_aside":[]})")),
+            "the quarantine is empty\n");
+  EXPECT_EQ(
+      present_quarantine(json(R"({"files":[{"name":"a-1-2-0-4096","bytes":4096}],"omitted":2,"bytes":8192,)"
+                              R"("set_aside":["journal.set-aside-20231114T221320Z"]})")),
+      "  FILE          SIZE\n"
+      "  a-1-2-0-4096  4.0 KiB\n"
+      "  and 2 more\n"
+      "3 files, 8.0 KiB\n"
+      "\n"
+      "Journals set aside\n"
+      "  journal.set-aside-20231114T221320Z\n");
+  EXPECT_EQ(present_purge(json(R"({"files":1,"bytes":4096,"left":0,"error":null})")),
+            "1 file removed, 4.0 KiB freed\n");
+  EXPECT_EQ(present_purge(json(R"({"files":0,"bytes":0,"left":1,"error":"unlink x: Is a directory"})")),
+            "0 files removed, 0 B freed\n1 could not be removed: unlink x: Is a directory\n");
+}
+
 TEST(Present, ListsPendingEntries) {
   EXPECT_EQ(present_pending(json("[]")), "nothing is pending\n");
   EXPECT_EQ(

@@ -213,6 +213,13 @@ Parsed<Command> parse_drain(const Request& request) {
   return command;
 }
 
+Parsed<Command> parse_set_aside(const Request& request) {
+  Arguments arguments(request);
+  SetJournalAside command;
+  command.directory = arguments.text("dir");
+  return arguments.result(std::move(command));
+}
+
 /// The caller's words for the log: the first line (tracing data may follow it), cut to a bounded length.
 std::string_view brief(std::string_view debug) {
   return debug.substr(0, debug.find('\n')).substr(0, limits::echoed_text);
@@ -238,6 +245,9 @@ std::expected<Command, std::string> parse_request(std::string_view payload) {
   if (method == "status") return GetStatus{};
   if (method == "pending") return ListPending{};
   if (method == "drain") return parse_drain(*request);
+  if (method == "quarantine_list") return ListQuarantine{};
+  if (method == "quarantine_purge") return PurgeQuarantine{};
+  if (method == "journal_set_aside") return parse_set_aside(*request);
   return std::unexpected("Idl.UnknownMethod(" + literal(method) + ")");
 }
 
@@ -301,6 +311,9 @@ struct Runner {
   void operator()(GetStatus&) { operations.status(std::move(done)); }
   void operator()(ListPending&) { operations.pending(std::move(done)); }
   void operator()(Drain& c) { operations.drain(c.timeout, std::move(done)); }
+  void operator()(ListQuarantine&) { operations.quarantine_list(std::move(done)); }
+  void operator()(PurgeQuarantine&) { operations.quarantine_purge(std::move(done)); }
+  void operator()(SetJournalAside& c) { operations.set_journal_aside(c.directory, std::move(done)); }
 };
 
 }  // namespace

@@ -57,8 +57,15 @@ struct ListPending {};
 struct Drain {
   std::chrono::milliseconds timeout{};
 };
-using Command =
-    std::variant<CreateSocket, DestroySocket, GetContents, SetContents, GetStatus, ListPending, Drain>;
+/// quarantine_list, quarantine_purge.
+struct ListQuarantine {};
+struct PurgeQuarantine {};
+/// journal_set_aside.
+struct SetJournalAside {
+  std::string directory;
+};
+using Command = std::variant<CreateSocket, DestroySocket, GetContents, SetContents, GetStatus, ListPending,
+                             Drain, ListQuarantine, PurgeQuarantine, SetJournalAside>;
 
 /// Reads one request. The error is the text for InternalError. As lenient as the original where its clients
 /// may rely on it: unknown parameters are ignored, gid may be decimal text, anything may follow the 36
@@ -75,7 +82,7 @@ class Operations {
   using Done = std::function<void(Result<wire::Json>)>;
   virtual ~Operations() = default;
 
-  /// The object of `status --json` (man page xapi-guardctl(1)): version, mode, upstream, pending, held,
+  /// The object of `status --json` (man page xapi-guardctl(8)): version, mode, upstream, pending, held,
   /// parked, doubt, buffering, journal, sockets, counters.
   virtual void status(Done done) = 0;
   /// An array with one object per entry that is not delivered, oldest first: "vm" and "slot" (strings),
@@ -85,6 +92,14 @@ class Operations {
   /// Delivers what is pending now, without waiting for back-offs. The object {"drained":bool,"entries":n} is
   /// given as soon as nothing is pending, or after `timeout` with what is left.
   virtual void drain(std::chrono::milliseconds timeout, Done done) = 0;
+  /// {"files":[{"name","bytes"}],"omitted":n,"bytes":n,"set_aside":[names]}: what is kept of damaged ranges
+  /// of the journal, and the journals set aside.
+  virtual void quarantine_list(Done done) = 0;
+  /// Removes the former. {"files":n,"bytes":n,"left":n,"error":text or null}.
+  virtual void quarantine_purge(Done done) = 0;
+  /// Moves the journal of the state directory `directory` out of the way; refused unless it is this daemon's
+  /// and could not be read. {"set_aside":PATH}.
+  virtual void set_journal_aside(const std::string& directory, Done done) = 0;
 };
 
 /// Executes commands. The objects given must outlive it; callbacks under way when it ends do nothing harmful

@@ -206,9 +206,15 @@ TEST_F(CommandsTest, PassesTheCallsOfOperatorsOn) {
   EXPECT_EQ(call("drain", R"({"timeout_ms":1500})"), R"({"result":[],"error":null,"id":0})");
   EXPECT_EQ(call("drain", ""), R"({"result":[],"error":null,"id":0})");
   EXPECT_EQ(call("drain", R"({"timeout_ms":9223372036854775807})"), R"({"result":[],"error":null,"id":0})");
+  EXPECT_EQ(call("quarantine_list", ""), R"({"result":[],"error":null,"id":0})");
+  EXPECT_EQ(call("quarantine_purge", ""), R"({"result":[],"error":null,"id":0})");
+  EXPECT_EQ(call("journal_set_aside", R"({"dir":"/s"})"), R"({"result":[],"error":null,"id":0})");
   EXPECT_EQ(daemon.operations.asked,
             (std::vector<std::string>{"status", "status", "status", "pending", "drain 1500", "drain 60000",
-                                      "drain 3600000"}));
+                                      "drain 3600000", "quarantine_list", "quarantine_purge",
+                                      "set_journal_aside /s"}));
+  EXPECT_EQ(call("journal_set_aside", "{}"),
+            internal_error(R"(Idl.MarshalError(\"Expecting named argument 'dir'\"))"));
   for (const char* bad : {"-1", "1.5", R"("1")", "null"}) {
     EXPECT_EQ(call("drain", R"({"timeout_ms":)" + std::string(bad) + "}"),
               internal_error(R"(Idl.MarshalError(\"Expected int for argument 'timeout_ms'\"))"));

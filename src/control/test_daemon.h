@@ -46,6 +46,11 @@ class TestOperations final : public Operations {
   void drain(std::chrono::milliseconds timeout, Done done) override {
     give("drain " + std::to_string(timeout.count()), done);
   }
+  void quarantine_list(Done done) override { give("quarantine_list", done); }
+  void quarantine_purge(Done done) override { give("quarantine_purge", done); }
+  void set_journal_aside(const std::string& directory, Done done) override {
+    give("set_journal_aside " + directory, done);
+  }
   Result<wire::Json> answer;
   std::vector<std::string> asked;
   bool silent = false;  ///< keep the answers back in `kept`

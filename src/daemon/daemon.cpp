@@ -7,6 +7,7 @@
 #include "control/commands.h"
 #include "control/control_socket.h"
 #include "control/registry.h"
+#include "daemon/maintenance.h"
 #include "daemon/operations.h"
 #include "daemon/state_dir.h"
 #include "daemon/worker.h"
@@ -56,6 +57,7 @@ class Daemon {
         log_(log),
         notifier_(notifier),
         state_dir_(options.state_dir, {options.journal_size, options.journal_max}, log),
+        maintenance_(state_dir_, worker_, log),
         worker_([this](std::function<void()> work) { loop_.post(std::move(work)); }) {}
 
   int run();
@@ -75,6 +77,7 @@ class Daemon {
   const Notifier& notifier_;
   net::Loop loop_;
   StateDir state_dir_;
+  Maintenance maintenance_;
   device::SwtpmStats device_stats_;
   std::vector<DeviceSocket*> device_sockets_;
   std::unique_ptr<upstream::ManagedUpstream> upstream_;
@@ -140,8 +143,8 @@ bool Daemon::build() {
   host.now = [this] { return loop_.now(); };
   host.wall_ms = wall_ms;
   engine_ = std::make_unique<engine::Engine>(std::move(host), config, *upstream_, log_);
-  operations_ =
-      std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, options_.upstream, wall_ms);
+  operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, maintenance_,
+                                                   options_.upstream, wall_ms);
 
   control::RegistryOptions registry;
   registry.resume_file = options_.resume_file;
@@ -161,9 +164,8 @@ bool Daemon::build() {
 /// A journal that cannot be read stops nobody from asking: every request is answered 503 until it can be.
 void Daemon::open_journal_first() {
   auto store = state_dir_.open_journal();
-  if (store) {
-    return engine_->start(std::move(*store));
-  }
+  maintenance_.look_first();
+  if (store) return engine_->start(std::move(*store));
   log_.log(LogLevel::error, "journal_unreadable",
            {{"dir", options_.state_dir}, {"error", store.error().message}});
   operations_->set_journal_error(store.error().message);

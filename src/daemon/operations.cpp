@@ -58,11 +58,12 @@ JsonObject counters_json(const core::Counters& c) {
 }  // namespace
 
 DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::ManagedUpstream& upstream,
-                                   const device::SwtpmStats& requests, std::string upstream_uri,
-                                   std::function<std::int64_t()> wall_ms)
+                                   const device::SwtpmStats& requests, Maintenance& maintenance,
+                                   std::string upstream_uri, std::function<std::int64_t()> wall_ms)
     : engine_(engine),
       upstream_(upstream),
       requests_(requests),
+      maintenance_(maintenance),
       upstream_uri_(std::move(upstream_uri)),
       wall_ms_(std::move(wall_ms)) {}
 
@@ -146,7 +147,7 @@ Json DaemonOperations::status_json() const {
       {"parked", JsonArray{}},
       {"doubt", std::uint64_t{view.doubt}},
       {"buffering", "enabled"},
-      {"quarantine_bytes", stats ? stats->quarantined_bytes : 0},
+      {"quarantine_bytes", maintenance_.quarantine_bytes(stats ? stats->quarantined_bytes : 0)},
       {"journal", journal_json()},
       {"sockets", std::move(sockets)},
       {"resume_file", resume_file_json()},

@@ -5,6 +5,7 @@
 
 #include "control/commands.h"
 #include "control/registry.h"
+#include "daemon/maintenance.h"
 #include "device/swtpm_rest.h"
 #include "engine/engine.h"
 #include "upstream/managed_upstream.h"
@@ -16,7 +17,7 @@ class DaemonOperations final : public control::Operations {
  public:
   /// Sockets are listed from the registry, which is made after this object: set_registry before use.
   DaemonOperations(engine::Engine& engine, upstream::ManagedUpstream& upstream,
-                   const device::SwtpmStats& requests, std::string upstream_uri,
+                   const device::SwtpmStats& requests, Maintenance& maintenance, std::string upstream_uri,
                    std::function<std::int64_t()> wall_ms);
   void set_registry(const control::Registry* registry) { registry_ = registry; }
   /// What keeps the journal from being read, empty when it was read.
@@ -25,6 +26,11 @@ class DaemonOperations final : public control::Operations {
   void status(Done done) override;
   void pending(Done done) override;
   void drain(std::chrono::milliseconds timeout, Done done) override;
+  void quarantine_list(Done done) override { maintenance_.quarantine_list(std::move(done)); }
+  void quarantine_purge(Done done) override { maintenance_.quarantine_purge(std::move(done)); }
+  void set_journal_aside(const std::string& directory, Done done) override {
+    maintenance_.set_journal_aside(directory, std::move(done));
+  }
 
   /// Prometheus text format.
   std::string metrics() const;
@@ -38,6 +44,7 @@ class DaemonOperations final : public control::Operations {
   engine::Engine& engine_;
   upstream::ManagedUpstream& upstream_;
   const device::SwtpmStats& requests_;
+  Maintenance& maintenance_;
   std::string upstream_uri_;
   std::function<std::int64_t()> wall_ms_;
   const control::Registry* registry_ = nullptr;

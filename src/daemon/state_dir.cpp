@@ -1,6 +1,10 @@
 #include "daemon/state_dir.h"
 
+#include <filesystem>
+#include <system_error>
+
 #include "base/random.h"
+#include "journal/aside.h"
 
 namespace guard::daemon {
 
@@ -28,7 +32,34 @@ Result<std::unique_ptr<journal::Store>> StateDir::open_journal() {
   if (!journal_dir) return std::unexpected(std::move(journal_dir.error()));
   auto store = journal::Store::open(std::move(*journal_dir), options_, random_bits, log_);
   if (store) (*store)->keep(lock_);  // a call to a disk that hangs may outlive us
+  opened_ = opened_ || store.has_value();
   return store;
+}
+
+Result<std::unique_ptr<Directory>> StateDir::journal_dir() {
+  if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
+  return dir_->open_dir("journal", false);
+}
+
+Result<std::string> StateDir::set_journal_aside(const std::string& directory,
+                                                std::chrono::system_clock::time_point now) {
+  if (opened_) {
+    return std::unexpected(
+        Error{Errc::busy, 0, "the journal is in use: it was read, nothing has to be set aside"});
+  }
+  std::error_code error;
+  if (!std::filesystem::equivalent(directory, path_, error)) {
+    return std::unexpected(Error::invalid("the state directory of this daemon is " + path_));
+  }
+  if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
+  auto name = journal::set_aside(*dir_, now);
+  if (!name) return name;
+  return path_ + "/" + *name;
+}
+
+Result<std::vector<std::string>> StateDir::list_set_aside() {
+  if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
+  return journal::list_set_aside(*dir_);
 }
 
 }  // namespace guard::daemon

@@ -1,0 +1,124 @@
+// What is put aside is found again, is gone when it was purged, and replaces nothing.
+#include "journal/aside.h"
+
+#include "testing/journal_model.h"
+
+namespace guard::journal {
+namespace {
+
+using testing::SimDisk;
+
+constexpr std::chrono::system_clock::time_point moment{std::chrono::seconds(1'700'000'000)};
+
+void put(Directory& dir, std::string_view name, std::size_t bytes) {
+  auto file = dir.open_file(name, Directory::Mode::create_new).value();
+  const std::vector<std::byte> data(bytes);
+  const std::span<const std::byte> part = data;
+  EXPECT_TRUE(file->write_at(0, {&part, 1}));
+  EXPECT_TRUE(file->sync_all());
+  EXPECT_TRUE(dir.sync());
+}
+
+TEST(Aside, ListsAndPurgesTheQuarantineDurably) {
+  SimDisk disk(1);
+  auto root = disk.root();
+  EXPECT_EQ(list_quarantine(*root)->bytes, 0u);
+  EXPECT_EQ(purge_quarantine(*root)->files, 0u);
+  EXPECT_TRUE(disk.list("").empty()) << "nothing is created by looking";
+  auto place = root->open_dir("quarantine", true).value();
+  EXPECT_TRUE(root->sync());
+  put(*place, "a-1-2-0-4096", 4096);
+  put(*place, "b-1-2-8192-8292", 100);
+  const auto found = list_quarantine(*root).value();
+  ASSERT_EQ(found.files.size(), 2u);
+  EXPECT_EQ(found.files[1].name, "b-1-2-8192-8292");
+  EXPECT_EQ(found.files[1].bytes, 100u);
+  EXPECT_EQ(found.bytes, 4196u);
+  const auto purged = purge_quarantine(*root).value();
+  EXPECT_EQ(purged.files, 2u);
+  EXPECT_EQ(purged.bytes, 4196u);
+  EXPECT_EQ(purged.left, 0u);
+  disk.crash([](const SimDisk::Effect&) { return SimDisk::Fate::dropped; });
+  EXPECT_TRUE(disk.list("quarantine").empty());
+}
+
+TEST(Aside, CountsWhatItDoesNotListAndWhatCannotBeRemoved) {
+  SimDisk disk(1);
+  auto root = disk.root();
+  auto place = root->open_dir("quarantine", true).value();
+  for (std::size_t i = 0; i < limits::quarantine_listed + 3; ++i) {
+    EXPECT_TRUE(place->open_file("f" + std::to_string(i), Directory::Mode::create_new));
+  }
+  const auto found = list_quarantine(*root).value();
+  EXPECT_EQ(found.files.size(), limits::quarantine_listed);
+  EXPECT_EQ(found.omitted, 3u);
+  EXPECT_EQ(purge_quarantine(*root)->files, limits::quarantine_listed + 3);
+  put(*place, "x", 10);
+  disk.fail_at(disk.operations() + 4, EIO);  // after opening and listing, and opening for the size
+  const auto purged = purge_quarantine(*root).value();
+  EXPECT_EQ(purged.files, 0u);
+  EXPECT_EQ(purged.left, 1u);
+  EXPECT_FALSE(purged.first_error.empty());
+  disk.heal();
+  EXPECT_EQ(purge_quarantine(*root)->bytes, 10u);
+}
+
+TEST(Aside, APurgeWhoseStepsFailSaysSo) {
+  SimDisk disk(1);
+  auto root = disk.root();
+  auto place = root->open_dir("quarantine", true).value();
+  put(*place, "x", 10);
+  disk.fail_all(SimDisk::Kind::any, EIO);
+  EXPECT_FALSE(list_quarantine(*root));
+  EXPECT_FALSE(purge_quarantine(*root));
+  disk.heal();
+  disk.fail_all(SimDisk::Kind::sync, EIO);
+  EXPECT_FALSE(purge_quarantine(*root)) << "not durable, so not done";
+}
+
+TEST(Aside, AJournalSetAsideIsWholeAndTheNextOneStartsEmpty) {
+  SimDisk disk(1);
+  auto root = disk.root();
+  {
+    auto store =
+        Store::open(root->open_dir("journal", true).value(), small_options(), salts(), null_logger());
+    EXPECT_TRUE(run_one(**store, write_of(vm(1), Slot::permall, 1)).result);
+  }
+  EXPECT_TRUE(root->sync());
+  EXPECT_EQ(set_aside(*root, moment).value(), "journal.set-aside-20231114T221320Z");
+  disk.crash([](const SimDisk::Effect&) { return SimDisk::Fate::dropped; });
+  root = disk.root();
+  EXPECT_FALSE(disk.exists("journal"));
+  EXPECT_EQ(list_set_aside(*root).value(), std::vector<std::string>{"journal.set-aside-20231114T221320Z"});
+  auto kept = Store::open(root->open_dir("journal.set-aside-20231114T221320Z", false).value(),
+                          small_options(), salts(), null_logger());
+  EXPECT_EQ((*kept)->recovery().live.size(), 1u);
+  auto next = Store::open(root->open_dir("journal", true).value(), small_options(), salts(), null_logger());
+  EXPECT_TRUE((*next)->recovery().live.empty());
+  EXPECT_EQ((*next)->recovery().corrupt_records, 0u);
+}
+
+TEST(Aside, TwoInOneSecondDoNotReplaceEachOther) {
+  SimDisk disk(1);
+  auto root = disk.root();
+  EXPECT_EQ(set_aside(*root, moment).error().code, Errc::not_found);
+  for (int i = 0; i < 3; ++i) {
+    put(*root, "journal", 10);  // a plain file is in the way as well
+    EXPECT_TRUE(set_aside(*root, moment));
+  }
+  EXPECT_EQ(list_set_aside(*root)->size(), 3u);
+}
+
+TEST(Aside, EveryFailureIsTold) {
+  for (std::uint64_t step = 1; step <= 3; ++step) {
+    SimDisk disk(1);
+    auto root = disk.root();
+    put(*root, "journal", 10);
+    disk.fail_at(disk.operations() + step, EIO);
+    EXPECT_FALSE(set_aside(*root, moment)) << "step " << step;
+    EXPECT_TRUE(disk.fault_happened());
+  }
+}
+
+}  // namespace
+}  // namespace guard::journal
