@@ -121,10 +121,21 @@ void work(Store& store, std::mt19937_64& random, unsigned steps) {
 void harm(SimDisk& disk, std::mt19937_64& random) {
   const std::string name = random() % 2 == 0 ? "a" : "b";
   const auto bytes = disk.contents(name);
+  if (bytes.size() < 2 * block) return;  // was cut off already
   const std::size_t at = random() % (random() % 3 == 0 ? 2 * block : bytes.size());
-  switch (random() % 6) {
+  switch (random() % 7) {
     case 0:
       return;
+    case 6: {
+      disk.remove(name);
+      auto root = disk.root();
+      auto file = root->open_file(name, Directory::Mode::create_new).value();
+      const auto left = std::span<const std::byte>(bytes).first(at / 4096 * 4096);
+      EXPECT_TRUE(file->write_at(0, {&left, 1}));
+      EXPECT_TRUE(file->sync_all());
+      EXPECT_TRUE(root->sync());
+      return;
+    }
     case 1: {
       const std::byte flipped = bytes[at] ^ static_cast<std::byte>(1u << random() % 8);
       return disk.damage(name, at, {&flipped, 1});
@@ -146,7 +157,12 @@ void harm(SimDisk& disk, std::mt19937_64& random) {
 
 void expect_same(const Inspection& seen, const Store& store) {
   const Recovery& found = store.recovery();
-  EXPECT_EQ(found.corrupt_records, seen.lost ? 1 : seen.damage.size());
+  std::string places;
+  for (const Finding& finding : seen.damage) {
+    places += finding.file + " " + std::to_string(finding.from) + "-" + std::to_string(finding.to) + ": " +
+              finding.what + "\n";
+  }
+  EXPECT_EQ(found.corrupt_records, seen.lost ? 1 : seen.damage.size()) << places;
   EXPECT_EQ(seen.good(), found.corrupt_records == 0);
   const Sequence gap = seen.good() ? 0 : Sequence{1} << 32;
   EXPECT_EQ(seen.highest_sequence + gap, found.highest_sequence);
