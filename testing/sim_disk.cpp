@@ -222,6 +222,15 @@ void PagedBytes::resize(std::size_t size) {
   pages_.resize((size + page_size - 1) / page_size);
 }
 
+void PagedBytes::truncate(std::size_t size) {
+  if (size >= size_) return;
+  pages_.resize((size + page_size - 1) / page_size);
+  size_ = size;
+  if (size % page_size == 0 || !pages_.back()) return;
+  std::byte* page = own(size / page_size);
+  std::memset(page + size % page_size, 0, page_size - size % page_size);
+}
+
 void PagedBytes::read(std::size_t offset, std::span<std::byte> out) const {
   while (!out.empty()) {
     const std::size_t within = offset % page_size;
@@ -434,6 +443,14 @@ void SimDisk::remove(std::string_view path) {
   assert(path.find('/') == path.npos);
   state_->root->cached.erase(std::string(path));
   state_->root->durable.erase(std::string(path));
+}
+
+void SimDisk::truncate(std::string_view path, std::uint64_t size) {
+  const std::lock_guard guard(state_->mutex);
+  const Node node = state_->find(path);
+  assert(node.file && node.file->dirty.empty() && node.file->lost.empty());
+  node.file->cached.truncate(size);
+  node.file->durable = node.file->cached;
 }
 
 }  // namespace guard::testing

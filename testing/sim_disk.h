@@ -100,6 +100,8 @@ class SimDisk {
   /// Reads that touch this sector fail with EIO until it is written.
   void make_unreadable(std::string_view path, std::uint64_t offset);
   void remove(std::string_view path);
+  /// The file ends here now, durably.
+  void truncate(std::string_view path, std::uint64_t size);
 
   struct State;
 

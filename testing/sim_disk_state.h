@@ -26,6 +26,7 @@ class PagedBytes {
   std::size_t size() const { return size_; }
   /// New bytes are zeros.
   void resize(std::size_t size);
+  void truncate(std::size_t size);
   /// The range must lie within size().
   void read(std::size_t offset, std::span<std::byte> out) const;
   /// Grows as needed.

@@ -116,7 +116,7 @@ class Look {
   void choose() {
     if (out_.unreadable) return;
     const bool recreated = !out_.files[0].present || !out_.files[1].present;
-    out_.lost = recreated;
+    out_.lost = true;  // unless one of them counts; no crash leaves neither
     const auto generation = [this](std::size_t i) {
       const FileHeader* best = out_.files[i].headers.best();
       return best == nullptr ? 0 : best->generation;
@@ -124,25 +124,20 @@ class Look {
     const std::size_t newer = generation(1) > generation(0) ? 1 : 0;
     for (const std::size_t i : {newer, 1 - newer}) {
       const FileHeader* header = out_.files[i].headers.best();
-      if (header == nullptr) {
-        out_.lost = true;
-        continue;
-      }
+      if (header == nullptr) continue;
       const Scan& scan = passes_[i].scan;
       out_.highest_sequence =
           std::max({out_.highest_sequence, header->highest_sequence, scan.highest_sequence});
-      out_.lost = out_.lost || scan.records != 0;
       if (scan.complete) return judge(i, recreated);
       if (scan.unreadable_blocks != 0) {
+        out_.lost = false;
         out_.unreadable =
             Error{Errc::io, 0, "cannot tell whether file " + out_.files[i].name + " is complete"};
         return;
       }
     }
-    if (out_.lost) {
-      for (const FileView& file : out_.files) {
-        out_.damage.push_back({file.name, 0, file.size, "neither file can be replayed", {}, true});
-      }
+    for (const FileView& file : out_.files) {
+      out_.damage.push_back({file.name, 0, file.size, "neither file can be replayed", {}, true});
     }
   }
 
@@ -181,14 +176,14 @@ class Look {
       }
     }
     const bool headerless = other.present && other.headers.best() == nullptr;
-    if (headerless || (recreated && pass.index.entries() != 0)) {
-      out_.damage.push_back({other.name,
-                             0,
-                             headerless ? other.size : 0,
-                             headerless ? "the file has no good header" : "the file is missing",
-                             {},
-                             true});
-      pass.index.suspect_before(~std::uint64_t{0});
+    const bool cut = other.present && !headerless && other.size < other.headers.best()->size;
+    if (headerless || cut || (recreated && pass.index.entries() != 0)) {
+      const char* what = headerless ? "the file has no good header"
+                         : cut      ? "the file was cut off"
+                                    : "the file is missing";
+      out_.damage.push_back({other.name, 0, headerless || cut ? other.size : 0, what, {}, true});
+      if (!cut || recreated || other.headers.best()->generation > own.headers.best()->generation)
+        pass.index.suspect_before(~std::uint64_t{0});
     }
     list_live(replayed);
     out_.records = std::move(pass.records);

@@ -23,19 +23,14 @@ Result<> Store::Impl::open() {
   if (!headers) return std::unexpected(headers.error());
   // The highest generation first; of the other file only the header counts once this one is complete.
   const std::size_t newer = files[1].header.generation > files[0].header.generation ? 1 : 0;
-  bool lost = recreated;
   for (const std::size_t candidate : {newer, 1 - newer}) {
     active = candidate;
-    if ((*headers)[active].best() == nullptr) {
-      lost = true;
-      continue;
-    }
+    if ((*headers)[active].best() == nullptr) continue;
     index = {};
     std::vector<Record> removals;
     auto scan = replay(removals);
     if (!scan) return std::unexpected(scan.error());
     highest_sequence = std::max(highest_sequence, scan->highest_sequence);
-    lost = lost || scan->records != 0;
     if (!scan->complete && scan->unreadable_blocks != 0) {
       return std::unexpected(Error{Errc::io, 0, "journal: cannot tell whether a file is complete"});
     }
@@ -47,7 +42,7 @@ Result<> Store::Impl::open() {
     if (auto resumed = resume(*scan, removals); !resumed) return resumed;
     return report_live();
   }
-  return start_afresh(lost);
+  return start_afresh();
 }
 
 /// Opens both files, creates what is missing, and reads the headers.
@@ -80,6 +75,10 @@ Result<std::array<Headers, 2>> Store::Impl::open_files() {
     }
   }
   recovery.created = missing[0] && missing[1];
+  // A name, too, may be in the cache only: who made the files may have been killed before it synced them.
+  if (!recovery.created) {
+    if (auto synced = dir->sync(); !synced) return std::unexpected(synced.error());
+  }
   // `a` is durable, and complete, before `b` exists: so of one file alone only `b` can tell of a loss.
   for (std::size_t i = 0; i < 2; ++i) {
     if (!missing[i]) continue;
@@ -149,21 +148,21 @@ Result<Scan> Store::Impl::replay(std::vector<Record>& removals) {
                    });
 }
 
-/// No file can be replayed: a crash cut off the creation, or nothing readable is left.
-Result<> Store::Impl::start_afresh(bool lost) {
-  recovery.created = !lost;
+/// No file can be replayed. That is no trace of a crash: since its creation one of them has been complete.
+Result<> Store::Impl::start_afresh() {
   index = {};
-  if (lost) {
-    ++recovery.corrupt_records;
-    highest_sequence += damage_gap;
-    for (const JournalFile& file : files) quarantine(file, 0, file.found_size);
-    log.log(LogLevel::error, "journal-lost", {{"quarantined-bytes", recovery.quarantined_bytes}});
-  }
+  ++recovery.corrupt_records;
+  highest_sequence += damage_gap;
+  for (const JournalFile& file : files) quarantine(file, 0, file.found_size);
+  log.log(LogLevel::error, "journal-lost", {{"quarantined-bytes", recovery.quarantined_bytes}});
   active = 1;
   for (JournalFile& file : files) {
     if (auto sized = fit_size(file); !sized) return sized;
   }
-  if (auto switched = switch_files(); !switched) return switched;
+  // Twice, so that both files have a header: one without would be taken for damage at the next start.
+  for (int i = 0; i < 2; ++i) {
+    if (auto switched = switch_files(); !switched) return switched;
+  }
   return report_live();
 }
 
@@ -196,9 +195,12 @@ void Store::Impl::judge(const Headers& own, const Headers& others, const Scan& s
   }
   // A file without a header, or none at all, is never the trace of a crash: it may have been the newer one.
   const bool other_lost = others.best() == nullptr;
-  if (other_lost || (recreated && index.entries() != 0)) {
-    damaged(other(), 0, other_lost ? other().found_size : 0);
-    index.suspect_before(everywhere);
+  // Nor is one that was cut off: its `complete` records may have stood in what is missing.
+  const bool other_cut = !other_lost && other().found_size < other().header.size;
+  const bool was_newer = other_lost || other().header.generation > current().header.generation;
+  if (other_lost || other_cut || (recreated && index.entries() != 0)) {
+    damaged(other(), 0, other_lost || other_cut ? other().found_size : 0);
+    if (was_newer || recreated) index.suspect_before(everywhere);
   }
   if (recovery.corrupt_records == 0) return;
   highest_sequence += damage_gap;

@@ -81,7 +81,7 @@ struct Store::Impl {
   Result<> create(JournalFile& file, bool complete);
   Result<> fit_size(JournalFile& file);
   Result<Scan> replay(std::vector<Record>& removals);
-  Result<> start_afresh(bool lost);
+  Result<> start_afresh();
   void judge(const Headers& own, const Headers& others, const Scan& scan);
   Result<> resume(const Scan& scan, const std::vector<Record>& removals);
   bool rewrite_unproven(const Scan& scan, const std::vector<Record>& removals);
@@ -103,6 +103,7 @@ struct Store::Impl {
   struct Copy;
   Result<> copy_live(Copy& copy);
   Result<> copy_record(Copy& copy, std::span<const Placed> group);
+  bool only_replaced(const Record& contents) const;
   Result<> flush_copy(Copy& copy);
   /// Enters in the index what a copy did, once it is durable.
   void settle(const Copy& copy);

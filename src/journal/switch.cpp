@@ -152,11 +152,14 @@ Result<> Store::Impl::copy_record(Copy& copy, std::span<const Placed> group) {
     add(*read, payload, group);
     return {};
   }
-  const bool uniform = group.size() == 3 && std::all_of(group.begin(), group.end(), [&](const Placed& part) {
-                         return part.second.retained == first.retained &&
-                                part.second.suspect == first.suspect && index.more_known(part.first).empty();
-                       });
-  if (uniform) {
+  const bool uniform = std::all_of(group.begin(), group.end(), [&](const Placed& part) {
+    return part.second.retained == first.retained && part.second.suspect == first.suspect &&
+           index.more_known(part.first).empty();
+  });
+  // Nobody may have been told yet that what a recovery repeats is durable: then a power cut must not leave
+  // half of it. Parts that were replaced do no harm, their newer entries win.
+  const bool whole = group.size() == 3 || (copy.resumed && only_replaced(*read));
+  if (uniform && whole) {
     add(*read, payload, group);
     return {};
   }
@@ -170,6 +173,15 @@ Result<> Store::Impl::copy_record(Copy& copy, std::span<const Placed> group) {
     add(record, value, {&part, 1});
   }
   return {};
+}
+
+/// Whether each slot of a `contents` entry has this or a newer entry.
+bool Store::Impl::only_replaced(const Record& contents) const {
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Live* live = index.newest({contents.owner, static_cast<Slot>(i)});
+    if (live == nullptr || live->sequence < contents.sequence) return false;
+  }
+  return true;
 }
 
 Result<> Store::Impl::flush_copy(Copy& copy) {
