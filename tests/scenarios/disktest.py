@@ -85,21 +85,25 @@ class Tmpfs:
     """A file system in memory with so many bytes."""
 
     def __init__(self, path, size):
-        self.path = path
+        self.path, self.fillers = path, []
         os.makedirs(path, exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", "mode=700,size=%d" % size, "none", path)
 
     def fill(self):
-        # More than once: what a file system keeps back for data not yet written comes free when they are.
-        for _ in range(20):
-            write_until_full(os.path.join(self.path, "filler"))
+        # More than once: what a file system keeps back for data not yet written comes free when they are. And with more
+        # than one file: the last block cannot be had by a file that would need another one to note where it is.
+        for i in range(20):
+            self.fillers.append(os.path.join(self.path, "filler-%d" % i))
+            write_until_full(self.fillers[-1])
             run("sync", "-f", self.path)
             if os.statvfs(self.path).f_bfree == 0:
                 return
         raise AssertionError("something is free: %s" % (os.statvfs(self.path),))
 
     def free(self):
-        os.unlink(os.path.join(self.path, "filler"))
+        for name in self.fillers:
+            os.unlink(name)
+        self.fillers.clear()
 
     def remount(self, mode):
         # Of the mount, not of the file system, whose options a user namespace may not repeat.
@@ -116,7 +120,7 @@ class Ext4(Tmpfs):
 
     def __init__(self, path, size, image, on_error="continue"):
         # pylint: disable=super-init-not-called
-        self.path, self.image, self.on_error = path, image, on_error
+        self.path, self.image, self.on_error, self.fillers = path, image, on_error, []
         os.makedirs(path, exist_ok=True)
         with open(image, "wb") as file:
             file.truncate(size)
