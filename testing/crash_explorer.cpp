@@ -73,9 +73,9 @@ void CrashExplorer::point(const SimDisk& disk, const Oracle& oracle, bool faulty
   if (levels_.size() == 1) levels_.back().damage_allowed = faulty;
   const Effects effects = disk.effects();
   if (replaying) return replay_point(disk, oracle, effects, faulty);
-  // A kill costs as much as many power cuts, because the recovery after it is explored; and two faults in a
-  // row change little.
-  const bool kill = !faulty || levels_.back().point % 3 == 0;
+  // A kill costs as much as many power cuts, because the recovery after it is explored; and the points of a
+  // run with a fault are much like those without.
+  const bool kill = !faulty || levels_.back().point % 8 == 1;  // the first, too
   if (levels_.size() == 1 && kill) visit_kill(disk, oracle, faulty);
   visit_all(disk, oracle, effects);
 }

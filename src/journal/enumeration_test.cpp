@@ -89,10 +89,13 @@ void fill(CrashWorld& w) {
 
 void switches(CrashWorld& w) {
   w.run({w.write(1, permall, 500), w.write(1, savestate, 100), w.contents(2, 200), w.alert(3, 50)});
+  const Removal older = w.removal(2, savestate);
   w.run({w.removal(1, permall, true), w.write(2, savestate, 20)});
-  for (int i = 0; i < 9; ++i) w.run({w.write(4, permall, 100)});
+  w.run({older});  // what it delivered is known to the newer entry, also behind the switch
+  for (int i = 0; i < 8; ++i) w.run({w.write(4, permall, 100)});
   w.explore();
   fill(w);
+  w.run({w.removal(4, permall)});  // accepted also while no switch is possible
   w.run({w.write(1, permall, 300)});
 }
 
@@ -105,6 +108,31 @@ void switch_back(CrashWorld& w) {
   fill(w);
   w.run({w.removal(2, nvram)});
   w.reopen();
+}
+
+/// The highest sequence is that of an entry that is gone when the files are switched.
+void removals_switch(CrashWorld& w) {
+  w.run({w.write(1, permall, 400)});
+  Removal nothing = w.removal(9, permall);
+  w.run({w.write(2, permall, 400)});
+  w.explore();
+  w.run({w.removal(2, permall)});
+  const auto before = w.stats().switches;
+  for (int i = 0; i < 20 && w.stats().switches == before; ++i) w.run({nothing});
+  w.run({nothing});
+}
+
+/// What is live outgrows the files: each entry keeps a block for its removal.
+void growth(CrashWorld& w) {
+  for (unsigned i = 1; i <= 6; ++i) w.run({w.write(i, permall, 100)});
+  const auto before = w.stats().capacity_bytes;
+  w.explore();
+  for (unsigned i = 7; i <= 9; ++i) w.run({w.write(i, permall, 700)});
+  w.idle();
+  w.reopen();
+  if (!w.fault_happened()) {
+    EXPECT_GT(w.stats().capacity_bytes, before);
+  }
 }
 
 void zeroing(CrashWorld& w) {
@@ -149,7 +177,7 @@ void recovery_switches(CrashWorld& w) {
   w.run({w.write(1, permall, 300), w.write(2, permall, 2600), w.write(3, permall, 2600)});
   for (int i = 0; i < 6 && w.stats().switches == 0; ++i) w.run({w.write(1, permall, 3000)});
   w.explore();
-  for (int i = 0; i < 5; ++i) w.power_cut({w.write(1, permall, 3000)}, 100);
+  for (int i = 0; i < 3; ++i) w.power_cut({w.write(1, permall, 3000)}, 100);
   w.run({w.write(2, permall, 30)});
 }
 
@@ -194,6 +222,7 @@ struct History {
   std::uint64_t at_least;  ///< so many states are visited
   bool from_nothing = false;
   std::uint64_t blocks = 20;
+  std::uint64_t max_blocks = 0;  ///< 0 = as many
 };
 
 void PrintTo(const History& history, std::ostream* out) { *out << history.name; }
@@ -201,20 +230,22 @@ void PrintTo(const History& history, std::ostream* out) { *out << history.name; 
 constexpr History histories[] = {
     {"commits", commits, 20'000},
     {"large_batches", large_batches, 45'000},
-    {"contents", contents, 33'000},
+    {"contents", contents, 30'000},
     {"alerts", alerts, 25'000},
-    {"removals", removals, 25'000},
-    {"retentions", retentions, 28'000},
-    {"switches", switches, 90'000, false, 24},
-    {"switch_back", switch_back, 120'000},
-    {"zeroing", zeroing, 17'000},
-    {"seals", seals, 35'000},
-    {"creation", creation, 80'000, true},
+    {"removals", removals, 22'000},
+    {"retentions", retentions, 25'000},
+    {"switches", switches, 95'000, false, 24},
+    {"switch_back", switch_back, 125'000},
+    {"removals_switch", removals_switch, 95'000, false, 16},
+    {"growth", growth, 100'000, false, 16, 40},
+    {"zeroing", zeroing, 15'000},
+    {"seals", seals, 33'000},
+    {"creation", creation, 90'000, true},
     {"recoveries", recoveries, 110'000},
-    {"recovery_switches", recovery_switches, 260'000},
+    {"recovery_switches", recovery_switches, 180'000},
     {"restarts", restarts, 125'000},
-    {"revivals", revivals, 90'000},
-    {"full", full, 55'000, false, 16},
+    {"revivals", revivals, 85'000},
+    {"full", full, 65'000, false, 16},
 };
 
 constexpr std::uint64_t all_states() {
@@ -231,11 +262,11 @@ TEST_P(Enumeration, NoEndAtAnyStepBreaksAPromise) {
   const char* replay = std::getenv("GUARD_REPLAY");
   CrashExplorer::Settings settings;
   settings.name = history.name;
-  settings.options = small_options(history.blocks);
+  settings.options = growing_options(history.blocks, std::max(history.blocks, history.max_blocks));
   settings.outer = {1 << 16, 300};
   settings.inner = {64, 16};
-  settings.faulty_outer = {32, 12};
-  settings.faulty_inner = {8, 4};
+  settings.faulty_outer = {16, 8};
+  settings.faulty_inner = {32, 12};
   if (testing::sanitized) {  // for what the sanitizer sees, few of each kind are enough
     settings.outer = {64, 32};
     settings.inner = settings.faulty_outer = settings.faulty_inner = {4, 3};

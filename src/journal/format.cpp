@@ -26,9 +26,9 @@ constexpr std::size_t checksum = block - 8;
 
 namespace at {
 constexpr std::size_t magic = 0, checksum = 8, payload_size = 16, type = 20, device = 21, slot = 22,
-                      flags = 23, marks = 24, known_count = 25, reserved = 26, position = 28,
-                      batch_start = 32, batch_length = 36, sequence = 40, wall_ms = 48, vm = 56, vtpm = 72,
-                      digest = 88, known = 104;
+                      flags = 23, marks = 24, known_count = 25, position = 28, batch_start = 32,
+                      batch_length = 36, sequence = 40, wall_ms = 48, vm = 56, vtpm = 72, digest = 88,
+                      known = 104;
 }  // namespace at
 static_assert(at::known == record_header);
 

@@ -176,14 +176,14 @@ class Look {
       }
     }
     const bool headerless = other.present && other.headers.best() == nullptr;
-    const bool cut = other.present && !headerless && other.size < other.headers.best()->size;
+    const bool cut = other.present && !headerless && other.size < other.headers.best()->size &&
+                     other.headers.best()->generation > own.headers.best()->generation;
     if (headerless || cut || (recreated && pass.index.entries() != 0)) {
       const char* what = headerless ? "the file has no good header"
                          : cut      ? "the file was cut off"
                                     : "the file is missing";
       out_.damage.push_back({other.name, 0, headerless || cut ? other.size : 0, what, {}, true});
-      if (!cut || recreated || other.headers.best()->generation > own.headers.best()->generation)
-        pass.index.suspect_before(~std::uint64_t{0});
+      pass.index.suspect_before(~std::uint64_t{0});
     }
     list_live(replayed);
     out_.records = std::move(pass.records);

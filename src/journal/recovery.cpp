@@ -195,12 +195,12 @@ void Store::Impl::judge(const Headers& own, const Headers& others, const Scan& s
   }
   // A file without a header, or none at all, is never the trace of a crash: it may have been the newer one.
   const bool other_lost = others.best() == nullptr;
-  // Nor is one that was cut off: its `complete` records may have stood in what is missing.
-  const bool other_cut = !other_lost && other().found_size < other().header.size;
-  const bool was_newer = other_lost || other().header.generation > current().header.generation;
+  // Nor is a newer one that was cut off: its `complete` records may have stood in what is missing.
+  const bool other_cut = !other_lost && other().found_size < other().header.size &&
+                         other().header.generation > current().header.generation;
   if (other_lost || other_cut || (recreated && index.entries() != 0)) {
     damaged(other(), 0, other_lost || other_cut ? other().found_size : 0);
-    if (was_newer || recreated) index.suspect_before(everywhere);
+    index.suspect_before(everywhere);
   }
   if (recovery.corrupt_records == 0) return;
   highest_sequence += damage_gap;

@@ -58,7 +58,7 @@ class Sweep : public ::testing::TestWithParam<unsigned> {
       rest.push_back(write_of(vm(static_cast<unsigned>(50 + i)), Slot::permall, ++sequence, i * 53 % 700));
     run(rest);
     store->seal();
-    while (store->idle_work()) {
+    while (GetParam() % 2 == 0 && store->idle_work()) {  // otherwise the other file keeps its older values
     }
     store.reset();
     learn();
@@ -243,7 +243,7 @@ TEST_P(EachSector, CutOffIsDetectedAndCostsAtMostWhatFollows) {
   std::cout << noticed << " truncations, all noticed\n";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EachSector, ::testing::Values(0u));
+INSTANTIATE_TEST_SUITE_P(All, EachSector, ::testing::Values(0u, 1u));
 
 }  // namespace
 }  // namespace guard::journal
