@@ -2,8 +2,11 @@
 // this interface takes a VM.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "guard/types.h"
 
@@ -33,6 +36,47 @@ class LaneAccess {
   /// A DELETE is a write of the empty value.
   virtual void write(Slot slot, Value value, std::function<void(WriteStatus)> done) = 0;
   virtual void read(Slot slot, std::function<void(ReadResult)> done) = 0;
+};
+
+// --- UEFI variables ---------------------------------------------------------------------------------------
+
+/// Whether the upstream shall count a new value as an update of the Secure Boot certificates. Numbers as in
+/// the journal.
+enum class UpdateFlag : std::uint8_t { unspecified = 0, yes = 1, no = 2 };
+
+/// How a call for UEFI variables ended.
+struct UefiOutcome {
+  enum class Kind {
+    done,         ///< accepted by the upstream or durable in the journal (P1); for a read: answered
+    refused,      ///< never: trying again cannot help (the upstream refuses the VM or the value, or a bound)
+    unavailable,  ///< not now; certainly not taken over: trying again soon may help
+  };
+  Kind kind = Kind::unavailable;
+  std::string reason;  ///< unless done: for people, at most 200 characters, no guest bytes
+};
+
+/// What the upstream holds under VM.NVRAM, with what is pending laid over it. Order as the upstream gave it.
+struct NvramResult {
+  UefiOutcome outcome;
+  std::vector<std::pair<std::string, Value>> entries;  ///< empty = "no variables", certain (P4), if done
+};
+
+struct SecurebootResult {
+  UefiOutcome outcome;
+  std::string state;  ///< as the upstream names it: "ok", "update_available", "update_on_boot"
+};
+
+/// What the UEFI handler of one VM holds. Thread: the loop thread only; callbacks come on it, possibly before
+/// the call returns, exactly once. Writes take effect in the order of their calls.
+class UefiAccess {
+ public:
+  virtual ~UefiAccess() = default;
+  virtual void get_nvram(std::function<void(NvramResult)> done) = 0;
+  /// `value` is the whole new value of the entry "EFI-variables"; other entries stay as they are.
+  virtual void set_nvram(Value value, UpdateFlag update, std::function<void(UefiOutcome)> done) = 0;
+  virtual void get_secureboot_state(std::function<void(SecurebootResult)> done) = 0;
+  /// A message about this VM for the operator: VM_SECURE_BOOT_FAILED. Delivered at least once.
+  virtual void alert(std::int64_t priority, Value body, std::function<void(UefiOutcome)> done) = 0;
 };
 
 }  // namespace guard
