@@ -42,6 +42,16 @@ inline constexpr int listen_backlog = 128;
 /// A GET that the upstream has not answered by then is 503 (the client tries again).
 inline constexpr seconds read_patience{10};
 
+// --- XML-RPC (varstored) ----------------------------------------------------------------------------------
+/// Elements within each other. The deepest call of varstored's has 6; an array in a struct some more.
+inline constexpr std::size_t xmlrpc_depth = 32;
+/// message.create has six; surplus ones are ignored.
+inline constexpr std::size_t xmlrpc_params = 16;
+/// The longest method name has 36 bytes.
+inline constexpr std::size_t xmlrpc_method = 128;
+/// varstored reads an answer, head and body, into a buffer of 256 KiB and cuts off what is longer.
+inline constexpr std::size_t varstored_response = 262'143;
+
 // --- Upstream ---------------------------------------------------------------------------------------------
 /// Largest request xapi takes (Db_globs.http_limit_max_rpc_size).
 inline constexpr std::size_t xapi_request = 307'200;
@@ -175,6 +185,7 @@ inline constexpr minutes drain_max{60};
 static_assert(max_body_vtpm > xapi_request, "what is a little too large must be told apart from nonsense");
 static_assert(xapi_envelope < xapi_request);
 static_assert(3 * max_body_vtpm <= journal_payload, "a contents record must fit");
+static_assert(varstored_response < max_body_xmlrpc);
 static_assert(direct_timeout < read_patience);
 static_assert(embedded_busy < probe_timeout, "a probe tells that a lock is held");
 static_assert(max_body_control > xapi_request);
