@@ -51,6 +51,21 @@ inline constexpr std::size_t xmlrpc_params = 16;
 inline constexpr std::size_t xmlrpc_method = 128;
 /// varstored reads an answer, head and body, into a buffer of 256 KiB and cuts off what is longer.
 inline constexpr std::size_t varstored_response = 262'143;
+/// What must stay free in such an answer beside the variables: its head, its frame and other entries of the map.
+/// Variables that could be stored and not be read back would keep their VM from starting.
+inline constexpr std::size_t varstored_response_rest = 4 * KiB;
+/// Room in a request to xapi for everything but the variables, or the text of an alert.
+inline constexpr std::size_t xapi_envelope_uefi = 512;
+/// Option varstored-patience: how long requests of a socket wait for an answer in all, counted from the first one
+/// that waits. xenopsd gives a starting varstored 30 s.
+inline constexpr seconds varstored_patience{20};
+/// From when on requests may wait again: safely more than the start of a varstored takes.
+inline constexpr seconds varstored_patience_renewed{60};
+/// A request without an answer for this long counts as one that waits: with xapi away a write takes
+/// direct_timeout and a commit.
+inline constexpr seconds varstored_grace{2};
+/// How often a request that waits is tried again.
+inline constexpr milliseconds varstored_retry{250};
 
 // --- Upstream ---------------------------------------------------------------------------------------------
 /// Largest request xapi takes (Db_globs.http_limit_max_rpc_size).
@@ -185,7 +200,9 @@ inline constexpr minutes drain_max{60};
 static_assert(max_body_vtpm > xapi_request, "what is a little too large must be told apart from nonsense");
 static_assert(xapi_envelope < xapi_request);
 static_assert(3 * max_body_vtpm <= journal_payload, "a contents record must fit");
-static_assert(varstored_response < max_body_xmlrpc);
+static_assert(varstored_response < max_body_xmlrpc && varstored_response < xapi_request);
+static_assert(direct_timeout < varstored_grace && varstored_grace < varstored_patience);
+static_assert(varstored_patience < varstored_patience_renewed);
 static_assert(direct_timeout < read_patience);
 static_assert(embedded_busy < probe_timeout, "a probe tells that a lock is held");
 static_assert(max_body_control > xapi_request);

@@ -306,29 +306,20 @@ Result<XmlRpcCall> parse_xmlrpc_call(std::string_view body, std::size_t max_byte
 }
 
 void append_xml(std::string& out, std::string_view text) {
-  for (const char c : text) {
-    switch (c) {
-      case '>':
-        out += "&gt;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '&':
-        out += "&amp;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\t':
-      case '\n':
-      case '\r':
-        out.push_back(c);
-        break;
-      default:
-        if (static_cast<unsigned char>(c) >= 0x20) out.push_back(c);
-    }
+  std::size_t copied = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    // Base64, which is what is stored, has none of these.
+    const bool control = static_cast<unsigned char>(c) < 0x20 && c != '\t' && c != '\n' && c != '\r';
+    if (c != '>' && c != '<' && c != '&' && c != '"' && !control) continue;
+    out.append(text.substr(copied, i - copied));
+    copied = i + 1;
+    if (c == '>') out += "&gt;";
+    if (c == '<') out += "&lt;";
+    if (c == '&') out += "&amp;";
+    if (c == '"') out += "&quot;";
   }
+  out.append(text.substr(copied));
 }
 
 std::string xmlrpc_success() {
