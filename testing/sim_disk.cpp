@@ -438,6 +438,13 @@ void SimDisk::make_unreadable(std::string_view path, std::uint64_t offset) {
   node.file->unreadable.insert(offset / sector);
 }
 
+void SimDisk::make_readable(std::string_view path, std::uint64_t offset) {
+  const std::lock_guard guard(state_->mutex);
+  const Node node = state_->find(path);
+  assert(node.file);
+  node.file->unreadable.erase(offset / sector);
+}
+
 void SimDisk::remove(std::string_view path) {
   const std::lock_guard guard(state_->mutex);
   assert(path.find('/') == path.npos);

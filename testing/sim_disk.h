@@ -99,6 +99,7 @@ class SimDisk {
   void damage(std::string_view path, std::uint64_t offset, std::span<const std::byte> bytes);
   /// Reads that touch this sector fail with EIO until it is written.
   void make_unreadable(std::string_view path, std::uint64_t offset);
+  void make_readable(std::string_view path, std::uint64_t offset);
   void remove(std::string_view path);
   /// The file ends here now, durably.
   void truncate(std::string_view path, std::uint64_t size);

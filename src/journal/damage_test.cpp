@@ -293,6 +293,46 @@ TEST_F(DamageTest, AnUnreadableLiveEntryDoesNotKeepTheJournalFromSwitching) {
   EXPECT_EQ(read_value(*store, vm(2), Slot::permall, 3), text_of(3, 3000));
 }
 
+TEST_F(DamageTest, ADiskThatCannotBeReadForLongCostsNothing) {
+  SimDisk disk(1);
+  auto store = open_store(disk, options).value();
+  for (unsigned i = 0; i < 3; ++i)
+    ASSERT_TRUE(run_one(*store, write_of(vm(i), Slot::permall, i + 1, 3000)).result);
+  // A failed sync, so that the journal has to switch before it takes anything.
+  disk.fail_all(SimDisk::Kind::sync, EIO);
+  EXPECT_FALSE(run_one(*store, write_of(vm(9), Slot::permall, 10)).result);
+  ASSERT_EQ(store->stats().state, State::failed);
+  disk.heal();
+  disk.fail_all(SimDisk::Kind::read, EIO);
+  for (unsigned i = 0; i < 3 * limits::journal_read_attempts; ++i) EXPECT_FALSE(store->revive());
+  disk.heal();
+  EXPECT_TRUE(store->revive());
+  EXPECT_EQ(store->stats().corrupt_records, 0u);
+  for (unsigned i = 0; i < 3; ++i) {
+    EXPECT_EQ(read_value(*store, vm(i), Slot::permall, i + 1), text_of(i + 1, 3000));
+  }
+}
+
+TEST_F(DamageTest, AnEntryThatCanBeReadAgainInTimeIsNotGivenUp) {
+  SimDisk disk(1);
+  auto store = open_store(disk, options).value();
+  for (unsigned i = 0; i < 3; ++i)
+    ASSERT_TRUE(run_one(*store, write_of(vm(i), Slot::permall, i + 1, 3000)).result);
+  const std::string text = text_of(2, 3000);
+  const auto bytes = disk.contents("a");
+  const auto part = std::as_bytes(std::span(text));
+  const auto at = static_cast<std::uint64_t>(
+      std::search(bytes.begin(), bytes.end(), part.begin(), part.end()) - bytes.begin());
+  disk.make_unreadable("a", at + 1000);
+  disk.fail_at(disk.operations() + 1, EIO);
+  EXPECT_FALSE(run_one(*store, write_of(vm(9), Slot::permall, 10)).result);
+  for (unsigned i = 0; i + 1 < limits::journal_read_attempts; ++i) EXPECT_FALSE(store->revive());
+  disk.make_readable("a", at + 1000);
+  EXPECT_TRUE(store->revive());
+  EXPECT_EQ(store->stats().corrupt_records, 0u);
+  EXPECT_EQ(read_value(*store, vm(1), Slot::permall, 2), text);
+}
+
 TEST_F(DamageTest, AQuarantineThatCannotBeWrittenStopsNothing) {
   Image bad = image;
   bad["a"][data_start + 2 * block + 200] ^= std::byte{1};

@@ -103,6 +103,7 @@ struct Store::Impl {
   struct Copy;
   Result<> copy_live(Copy& copy);
   Result<> copy_record(Copy& copy, std::span<const Placed> group);
+  bool rest_is_readable();
   bool only_replaced(const Record& contents) const;
   Result<> flush_copy(Copy& copy);
   /// Enters in the index what a copy did, once it is durable.
@@ -190,6 +191,8 @@ struct Store::Impl::Copy {
   std::vector<Held> held;                      ///< what the records of `batch` hold
   std::vector<Moved> moved;                    ///< everything flushed
   std::vector<std::pair<SlotKey, Live>> lost;  ///< could not be read any more
+  std::vector<std::uint64_t> unread;           ///< could not be read this time; then nothing is copied
+  Error unread_error;
 };
 
 }  // namespace guard::journal

@@ -13,14 +13,6 @@
 
 namespace guard::journal {
 
-namespace {
-
-/// A live entry whose record could not be read in this many attempts to switch is given up: one bad sector
-/// must not keep the journal from ever switching.
-constexpr unsigned read_attempts = 3;
-
-}  // namespace
-
 Result<> Store::Impl::switch_files() {
   JournalFile& target = other();
   std::uint64_t position = data_start;
@@ -111,9 +103,22 @@ Result<> Store::Impl::copy_live(Copy& copy) {
     std::size_t count = 1;  // the live parts of a `contents` record stand together
     while (i + count < live.size() && live[i + count].second.position == live[i].second.position) ++count;
     if (auto copied = copy_record(copy, std::span(live).subspan(i, count)); !copied) return copied;
+    if (copy.unread.size() > limits::journal_unreadable_records) break;
     i += count;
   }
-  return flush_copy(copy);
+  if (copy.unread.empty()) return flush_copy(copy);
+  if (rest_is_readable()) {
+    for (const std::uint64_t position : copy.unread) ++read_failures[position];
+  }
+  return std::unexpected(copy.unread_error);
+}
+
+/// Tells a bad sector, which must not keep the journal from ever switching, from a device in trouble, which
+/// must cost nothing.
+bool Store::Impl::rest_is_readable() {
+  std::array<std::byte, block> header;
+  const auto got = current().file->read_at(current().safe_copy * block, header);
+  return got && *got == header.size() && decode_file_header(header).has_value();
 }
 
 Result<> Store::Impl::copy_record(Copy& copy, std::span<const Placed> group) {
@@ -126,9 +131,16 @@ Result<> Store::Impl::copy_record(Copy& copy, std::span<const Placed> group) {
   auto read =
       read_record(*source.file, source.header, first.position, first.record_size, first.sequence, bytes);
   if (!read) {
+    const auto failures = read_failures.find(first.position);
     const bool give_up =
-        read.error().code == Errc::corrupt || ++read_failures[first.position] >= read_attempts;
-    if (!give_up) return std::unexpected(read.error());
+        read.error().code == Errc::corrupt ||
+        (failures != read_failures.end() && failures->second >= limits::journal_read_attempts);
+    if (!give_up) {
+      // The others are looked at all the same, so that the time of all that are bad runs at once.
+      copy.unread.push_back(first.position);
+      copy.unread_error = read.error();
+      return {};
+    }
     log.log(
         LogLevel::error, "journal-record-lost",
         {{"vm", group[0].first.owner.vm}, {"slot", group[0].first.slot}, {"error", read.error().message}});
