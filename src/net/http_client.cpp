@@ -63,14 +63,12 @@ struct HttpClient::Impl : std::enable_shared_from_this<HttpClient::Impl> {
 
   Impl(Loop& the_loop, Options the_options)
       : loop(the_loop), options(std::move(the_options)), socket(loop.context()), timer(loop.context()) {
-    head_start = "POST " + options.target +
-                 " HTTP/1.1\r\nhost: localhost\r\nuser-agent: " + options.user_agent +
-                 "\r\nconnection: keep-alive\r\ncontent-type: application/json\r\ncontent-length: ";
+    head_start = "POST " + options.target + " HTTP/1.1\r\n" + options.headers_before_length;
   }
 
   Loop& loop;
   const Options options;
-  std::string head_start;  ///< the same for every request
+  std::string head_start;  ///< the same for every request without a line of its own
 
   // The connection. `generation` goes up when one is opened or closed, so that late handlers of an earlier
   // one know that they are late.
@@ -110,6 +108,7 @@ struct HttpClient::Impl : std::enable_shared_from_this<HttpClient::Impl> {
   void complete();
   void lost(std::string_view what, int error);
   void fail(Error error);
+  void fail_soon(Error error);
   void finish(Result<HttpAnswer> answer);
   void close();
   bool still_open();
@@ -144,9 +143,9 @@ void HttpClient::disconnect() {
 
 void HttpClient::Impl::start() {
   busy = true;
-  head = head_start;
+  head = call.line.empty() ? head_start : call.line + " HTTP/1.1\r\n" + options.headers_before_length;
   head += std::to_string(call.body.size());
-  head += "\r\n\r\n";
+  head += options.headers_after_length;
   sent = Sent::nothing;
   connects = 0;
   reused = socket.is_open() && still_open();
@@ -155,9 +154,18 @@ void HttpClient::Impl::start() {
     written = 0;
     refused = any_input = false;
     send();
+  } else if (call.same_connection) {
+    fail_soon({Errc::unavailable, 0, "the connection is closed"});
   } else {
     connect();
   }
+}
+
+/// Not from within post(): its caller may have more to do before it can take the result.
+void HttpClient::Impl::fail_soon(Error error) {
+  asio::post(loop.context(), [self = shared_from_this(), round = generation, error = std::move(error)] {
+    if (self->busy && self->generation == round) self->fail(error);
+  });
 }
 
 /// Whether the kept connection can be used: nothing to read and no end of file.
@@ -179,11 +187,7 @@ void HttpClient::Impl::connect() {
     }
     Error error{Errc::unavailable, attempt.error,
                 "cannot connect: " + std::generic_category().message(attempt.error)};
-    // Not from within post(): its caller may have more to do before it can take the result.
-    asio::post(loop.context(), [self = shared_from_this(), round = generation, error = std::move(error)] {
-      if (self->busy && self->generation == round) self->fail(error);
-    });
-    return;
+    return fail_soon(std::move(error));
   }
   ++generation;
   ++connects;
@@ -328,7 +332,8 @@ void HttpClient::Impl::complete() {
 
 /// The connection broke under the call.
 void HttpClient::Impl::lost(std::string_view what, int error) {
-  const bool again = reused && !any_input && (sent != Sent::everything || call.repeatable);
+  const bool again =
+      reused && !any_input && !call.same_connection && (sent != Sent::everything || call.repeatable);
   close();
   if (again) {
     reused = false;

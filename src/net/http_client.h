@@ -1,4 +1,4 @@
-// An HTTP/1.1 client for one unix socket: POST, one call at a time, one kept-alive connection.
+// An HTTP/1.1 client for one unix socket: one call at a time, one kept-alive connection.
 //
 // What it knows better than a general client is how far a request got: whoever sends updates has to tell
 // "certainly not done" from "may have been done". A request whose last byte the kernel has not taken cannot
@@ -29,6 +29,11 @@ struct HttpCall {
   /// Doing it twice does no harm (a look-up or a read), so it may be sent again when a kept-alive connection
   /// turns out to have been closed.
   bool repeatable = false;
+  /// Method and target, such as "GET /login/7"; empty = POST to Options::target.
+  std::string line = {};
+  /// Send it over the connection that stands, or not at all: where a connection has a state of its own.
+  /// Without one the result is Errc::unavailable.
+  bool same_connection = false;
 };
 
 struct HttpAnswer {
@@ -53,7 +58,11 @@ class HttpClient {
   struct Options {
     std::string socket_path;
     std::string target = "/jsonrpc";
-    std::string user_agent = "xapi-guard";
+    /// What stands before and behind the length of the body, each header with its end of line.
+    std::string headers_before_length =
+        "host: localhost\r\nuser-agent: xapi-guard\r\nconnection: keep-alive\r\n"
+        "content-type: application/json\r\ncontent-length: ";
+    std::string headers_after_length = "\r\n\r\n";
     std::size_t max_header = limits::max_header;
     std::size_t max_body = limits::xapi_response;
   };

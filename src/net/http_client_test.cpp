@@ -76,6 +76,56 @@ TEST_F(HttpClientTest, SendsAPostWithAnExactLengthAndReadsTheAnswer) {
       "content-type: application/json\r\ncontent-length: 7\r\n\r\n");
 }
 
+TEST_F(HttpClientTest, SendsTheLineAndTheHeadersItIsGiven) {
+  std::string heads;
+  ScriptedPeer peer(socket.path(), [&heads](PeerConnection& connection) {
+    while (const auto request = connection.read_request()) {
+      heads += request->head + request->body + "|";
+      connection.send(xapi_http_answer(""));
+    }
+  });
+  client =
+      std::make_unique<HttpClient>(loop, HttpClient::Options{.socket_path = socket.path(),
+                                                             .headers_before_length = "content-length: ",
+                                                             .headers_after_length = "\r\na: b\r\n\r\n"});
+  HttpCall call = read_call("");
+  call.line = "GET /login/7";
+  EXPECT_TRUE(run(std::move(call)).answer);
+  call = read_call("x");
+  call.line = "POST /transfer";
+  call.same_connection = true;
+  EXPECT_TRUE(run(std::move(call)).answer);
+  EXPECT_EQ(heads,
+            "GET /login/7 HTTP/1.1\r\ncontent-length: 0\r\na: b\r\n\r\n|"
+            "POST /transfer HTTP/1.1\r\ncontent-length: 1\r\na: b\r\n\r\nx|");
+}
+
+TEST_F(HttpClientTest, SendsNothingOverAnotherConnectionWhenItMustBeTheSame) {
+  std::atomic<unsigned> requests = 0;
+  ScriptedPeer peer(socket.path(), [&requests](PeerConnection& connection) {
+    while (const auto request = connection.read_request()) {
+      ++requests;
+      if (request->body == "no answer") return;
+      connection.send(xapi_http_answer("answer"));
+      if (request->body == "last") return;
+    }
+  });
+  const auto same = [&](std::string body) {
+    HttpCall call = read_call(std::move(body));
+    call.same_connection = true;
+    return run(std::move(call));
+  };
+  EXPECT_EQ(same("a").answer.error().code, Errc::unavailable) << "there is none yet";
+  EXPECT_EQ(peer.accepted(), 0u);
+  EXPECT_TRUE(run(read_call("b")).answer);
+  EXPECT_EQ(same("no answer").answer.error().code, Errc::unavailable) << "repeatable, and still not repeated";
+  EXPECT_TRUE(run(read_call("last")).answer);
+  settle();
+  EXPECT_EQ(same("c").answer.error().code, Errc::unavailable) << "it was closed meanwhile";
+  EXPECT_EQ(peer.accepted(), 2u);
+  EXPECT_EQ(requests, 3u);
+}
+
 TEST_F(HttpClientTest, KeepsOneConnectionForManyCalls) {
   ScriptedPeer peer(socket.path(), echo);
   for (int i = 0; i < 20; ++i) {
