@@ -203,6 +203,34 @@ inline constexpr std::size_t echoed_text = 200;
 inline constexpr seconds drain_default{60};
 inline constexpr minutes drain_max{60};
 
+// --- Message switch ---------------------------------------------------------------------------------------
+/// How long the switch holds a poll that finds nothing; its own clients ask for as much.
+inline constexpr seconds switch_poll{30};
+/// What it may take beyond that, or for anything else: then it hangs, and another connection is tried.
+inline constexpr seconds switch_patience{15};
+/// While it cannot be reached. Callers wait for 20 s, so that the longest pause leaves time to serve them.
+inline constexpr milliseconds switch_retry_min{100};
+inline constexpr seconds switch_retry_max{2};
+/// The answer to one poll: fifty of the largest requests, tens of thousands of ordinary ones.
+inline constexpr std::size_t switch_answer = 16 * MiB;
+/// An answer that cannot be read comes again and again; after so many the queue is made anew.
+inline constexpr unsigned switch_unreadable = 3;
+/// Requests being executed or answered; beyond it there is no poll, and the rest waits in the switch.
+inline constexpr std::size_t switch_requests = 256;
+/// Requests that are remembered after their answer, should the switch list them again; and the length up to
+/// which answers are remembered: those that are longer are of reads, which may be executed twice.
+inline constexpr std::size_t switch_remembered = 1024;
+inline constexpr std::size_t switch_remembered_answer = 4 * KiB;
+/// How often an answer is tried to be brought to a switch that refuses it.
+inline constexpr unsigned switch_attempts = 3;
+/// When a caller of the privileged interface gives up (xenopsd, and the command line tool).
+inline constexpr seconds caller_patience{20};
+/// A vtpm_set_contents that may be older than this when it is read is refused: with what it may still take,
+/// its caller could have gone on, and newer states could stand.
+inline constexpr seconds contents_age{5};
+/// What the switch queued so soon after its start may come from its disk, with a new date.
+inline constexpr seconds switch_settled{5};
+
 static_assert(max_body_vtpm > xapi_request, "what is a little too large must be told apart from nonsense");
 static_assert(xapi_envelope < xapi_request);
 static_assert(3 * max_body_vtpm <= journal_payload, "a contents record must fit");
@@ -212,6 +240,9 @@ static_assert(varstored_patience < varstored_patience_renewed);
 static_assert(direct_timeout < read_patience);
 static_assert(embedded_busy < probe_timeout, "a probe tells that a lock is held");
 static_assert(max_body_control > xapi_request);
+static_assert(switch_answer > max_body_control);
+static_assert(switch_remembered > 2 * switch_requests, "what is not answered yet is never forgotten");
+static_assert(switch_retry_max < contents_age);
 static_assert(device_sockets * 512 <= resume_file_bytes);
 static_assert(commit_bytes >= journal_payload);
 static_assert(journal_size <= journal_max);

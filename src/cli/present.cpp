@@ -166,6 +166,7 @@ std::string present_status(const Json& status) {
   line("journal", journal_text(status));
   line("quarantine", human_size(integer(at(status, {"quarantine_bytes"}))));
   line("sockets", std::to_string(count(at(status, {"sockets"}))));
+  line("switch", text(at(status, {"switch", "state"})));
   const Json* unsaved = at(status, {"resume_file", "unsaved"});
   if (unsaved && unsaved->boolean() && *unsaved->boolean())
     line("resume file", "NOT SAVED: a restart would miss the latest change");

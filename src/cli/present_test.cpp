@@ -22,6 +22,7 @@ std::string status_text(std::string_view mode, std::string_view entries, std::st
          R"(,"doubt":0,"buffering":"enabled","quarantine_bytes":0,"journal":{"state":")" +
          std::string(journal) +
          R"(","reserved":true,"live_bytes":98560,"capacity_bytes":33554432,"generation":3,"corrupt_records":0},)"
+         R"("switch":{"state":"connected"},)"
          R"("sockets":[{"service":"vtpm","vm":"3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10","path":"/run/s","gid":131076}],)"
          R"("counters":{"writes_direct":12,"writes_journal":3}})";
 }
@@ -81,6 +82,7 @@ TEST(Present, ShowsAStatusAlignedAndWithUnits) {
             "journal     ok, 96.2 KiB live of 32.0 MiB, generation 3\n"
             "quarantine  0 B\n"
             "sockets     1\n"
+            "switch      connected\n"
             "\n"
             "Held\n"
             "  VM                                    SLOT     SINCE                     REASON\n"

@@ -230,6 +230,25 @@ Result<Json> not_served(std::string_view what) {
   return std::unexpected(Error{Errc::unavailable, 0, std::string(what) + " are not served by this version"});
 }
 
+/// Why the command is not executed for this caller; nullopt when it is.
+std::optional<std::string> refusal_of(const Command& command, const Caller& caller) {
+  if (caller.transport == Caller::Transport::control_socket) return std::nullopt;
+  const bool sets = std::holds_alternative<SetContents>(command);
+  const bool creates = std::holds_alternative<CreateSocket>(command);
+  const bool gets = std::holds_alternative<GetContents>(command);
+  if (sets && (!caller.waited_at_most || *caller.waited_at_most > limits::contents_age)) {
+    return "The request has waited too long, or nobody knows how long: the vTPM may hold a newer state";
+  }
+  if ((creates || gets) && caller.waited_at_least > limits::caller_patience) {
+    return "The request has waited for longer than its caller does";
+  }
+  const bool other = std::holds_alternative<DestroySocket>(command) ||
+                     std::holds_alternative<GetStatus>(command) ||
+                     std::holds_alternative<ListPending>(command);
+  if (!sets && !creates && !gets && !other) return "This call is served on the control socket only";
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::expected<Command, std::string> parse_request(std::string_view payload) {
@@ -267,7 +286,14 @@ Commands::Commands(Registry& registry, Operations& operations, Logger& log)
     : registry_(registry), operations_(operations), log_(log) {}
 
 void Commands::handle(std::string_view payload, std::function<void(std::string)> reply) {
-  auto command = parse_request(payload);
+  execute(parse_request(payload), Caller{}, std::move(reply));
+}
+
+void Commands::execute(std::expected<Command, std::string> command, const Caller& caller,
+                       std::function<void(std::string)> reply) {
+  if (command) {
+    if (auto refusal = refusal_of(*command, caller)) command = std::unexpected(std::move(*refusal));
+  }
   if (!command) {
     log_.log(LogLevel::warning, "request_refused", {{"error", command.error()}});
     return reply(failure_reply(command.error()));

@@ -102,6 +102,15 @@ class Operations {
   virtual void set_journal_aside(const std::string& directory, Done done) = 0;
 };
 
+/// Who asks, and for how long he has been waiting.
+struct Caller {
+  enum class Transport { control_socket, message_switch };
+  Transport transport = Transport::control_socket;
+  /// Nullopt: nobody knows.
+  std::optional<std::chrono::milliseconds> waited_at_most = std::chrono::milliseconds(0);
+  std::chrono::milliseconds waited_at_least{};
+};
+
 /// Executes commands. The objects given must outlive it; callbacks under way when it ends do nothing harmful
 /// as long as the registry and the operations drop theirs.
 class Commands {
@@ -111,6 +120,14 @@ class Commands {
   /// Executes the request `payload`; `reply` gets the answer, exactly once, possibly before the call returns.
   /// Requests for one path are executed in order, all others concurrently.
   void handle(std::string_view payload, std::function<void(std::string)> reply);
+
+  /// The same for a request that was read already (parse_request). Over the message switch only the six calls
+  /// of the privileged interface and those that change nothing are served: a request may lie in it for long,
+  /// and is executed on arrival. For the same reason a vtpm_set_contents that may be older than
+  /// limits::contents_age is refused (newer states could stand), and so are creates and vtpm_get_contents
+  /// whose caller has certainly given up.
+  void execute(std::expected<Command, std::string> command, const Caller& caller,
+               std::function<void(std::string)> reply);
 
   void run(Command command, Operations::Done done);
 

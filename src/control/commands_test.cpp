@@ -247,6 +247,57 @@ TEST_F(CommandsTest, KeepsTheOrderOfOnePathWhileItsWorkerIsSlow) {
   EXPECT_EQ(daemon.registry.sockets()[1].vm.str(), "321e3a5e-b32b-4b26-be1c-c20c902c3cff");
 }
 
+TEST_F(CommandsTest, RefusesOverTheSwitchWhatHasLainThereForTooLong) {
+  const auto ask_late = [&](const std::string& method, const std::string& params, Caller caller) {
+    std::string answer;
+    caller.transport = Caller::Transport::message_switch;
+    daemon.commands.execute(
+        parse_request(R"({"method":")" + method + R"(","params":[)" + params + R"(],"id":1})"), caller,
+        [&answer](std::string text) { answer = std::move(text); });
+    return answer;
+  };
+  const auto lasting = [](std::optional<milliseconds> at_most, milliseconds at_least) {
+    return Caller{.waited_at_most = at_most, .waited_at_least = at_least};
+  };
+  const std::string vtpm = R"({"dbg":"","vtpm_uuid":"7c9e6679-7425-40de-944b-e07fc1f90ae7"})";
+  const std::string set_refused = internal_error(
+      "The request has waited too long, or nobody knows how long: the vTPM may hold a newer state");
+  const std::string refused = internal_error("The request has waited for longer than its caller does");
+  EXPECT_EQ(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting({}, {})), set_refused);
+  EXPECT_EQ(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting(milliseconds(5001), {})), set_refused);
+  EXPECT_NE(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting(milliseconds(5000), {})), set_refused);
+  EXPECT_EQ(ask_late("vtpm_get_contents", vtpm, lasting({}, milliseconds(20'001))), refused);
+  EXPECT_NE(ask_late("vtpm_get_contents", vtpm, lasting({}, milliseconds(20'000))), refused);
+  const std::string create = R"({"dbg":"","vm_uuid":"3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10","gid":)" + gid +
+                             R"(,"path":)" + quoted("s") + "}";
+  EXPECT_EQ(ask_late("vtpm_create", create, lasting({}, milliseconds(20'001))), refused);
+  EXPECT_TRUE(daemon.registry.sockets().empty());
+  EXPECT_EQ(ask_late("vtpm_create", create, lasting({}, {})), ok) << "nobody knows: it may be waited for";
+  // A destroy is right however late it comes.
+  const std::string destroy = R"({"dbg":"","gid":)" + gid + R"(,"path":)" + quoted("s") + "}";
+  EXPECT_EQ(ask_late("vtpm_destroy", destroy, lasting({}, seconds(1000))), ok);
+  EXPECT_TRUE(daemon.registry.sockets().empty());
+}
+
+TEST_F(CommandsTest, ServesOperatorsOnTheControlSocketOnly) {
+  daemon.operations.answer = wire::Json(wire::JsonObject{});
+  const Caller caller{.transport = Caller::Transport::message_switch, .waited_at_most = milliseconds(0)};
+  const auto ask_there = [&](const std::string& method, const std::string& params) {
+    std::string answer;
+    daemon.commands.execute(
+        parse_request(R"({"method":")" + method + R"(","params":[)" + params + R"(],"id":1})"), caller,
+        [&answer](std::string text) { answer = std::move(text); });
+    return answer;
+  };
+  const std::string refused = internal_error("This call is served on the control socket only");
+  EXPECT_EQ(ask_there("drain", ""), refused);
+  EXPECT_EQ(ask_there("quarantine_purge", ""), refused);
+  EXPECT_EQ(ask_there("journal_set_aside", R"({"dir":"/s"})"), refused);
+  EXPECT_EQ(ask_there("status", ""), R"({"result":{},"error":null,"id":0})");
+  EXPECT_EQ(ask_there("pending", ""), R"({"result":{},"error":null,"id":0})");
+  EXPECT_EQ(daemon.operations.asked, (std::vector<std::string>{"status", "pending"}));
+}
+
 TEST_F(CommandsTest, LogsTheFirstLineOfTheCallersWordsWithAFailure) {
   EXPECT_NE(
       call(

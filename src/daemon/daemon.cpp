@@ -1,11 +1,14 @@
 #include "daemon/daemon.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "control/commands.h"
 #include "control/control_socket.h"
+#include "control/message_switch.h"
 #include "control/registry.h"
 #include "daemon/maintenance.h"
 #include "daemon/operations.h"
@@ -86,6 +89,7 @@ class Daemon {
   std::unique_ptr<control::Registry> registry_;
   std::unique_ptr<control::Commands> commands_;
   std::unique_ptr<control::ControlSocket> control_socket_;
+  std::unique_ptr<control::MessageSwitch> switch_;  ///< null when it is not used
   bool stopping_ = false;
   unsigned stop_steps_ = 0;
   Worker worker_;  ///< last: its thread ends before anything its work refers to
@@ -208,6 +212,15 @@ int Daemon::run() {
     return 1;
   }
   control_socket_ = std::move(*control);
+  // Last: sockets are served and operators answered whether there is a switch or not.
+  if (options_.uses_switch()) {
+    switch_ = std::make_unique<control::MessageSwitch>(
+        loop_,
+        control::MessageSwitchOptions{.socket_path = options_.switch_socket,
+                                      .token = std::to_string(::getpid())},
+        *commands_, log_);
+    operations_->set_message_switch(switch_.get());
+  }
   loop_.on_terminate([this] { stop(); });
   log_.log(LogLevel::notice, "started",
            {{"version", GUARD_VERSION},
@@ -218,6 +231,8 @@ int Daemon::run() {
   loop_.run();
 
   // The loop has ended: connections first, then what they refer to.
+  operations_->set_message_switch(nullptr);
+  switch_.reset();
   control_socket_.reset();
   registry_.reset();
   return 0;
@@ -232,11 +247,12 @@ void Daemon::stop() {
   log_.log(view.pending_entries == 0 ? LogLevel::notice : LogLevel::warning, "stopping",
            {{"pending_entries", view.pending_entries}, {"pending_vms", view.pending_vms}});
   loop_.at(loop_.now() + Time(stop_patience), [this] { loop_.stop(); });
-  stop_steps_ = static_cast<unsigned>(device_sockets_.size()) + 2;
+  stop_steps_ = static_cast<unsigned>(device_sockets_.size()) + (switch_ ? 3 : 2);
   for (DeviceSocket* socket : device_sockets_) {
     socket->server().drain([this] { count_down_stop(); });
   }
   control_socket_->drain([this] { count_down_stop(); });
+  if (switch_) switch_->drain([this] { count_down_stop(); });
   count_down_stop();
 }
 

@@ -94,6 +94,19 @@ Json DaemonOperations::resume_file_json() const {
   return JsonObject{{"unsaved", stats.unsaved}, {"not_served", std::uint64_t{stats.not_served}}};
 }
 
+Json DaemonOperations::switch_json() const {
+  if (switch_ == nullptr) return JsonObject{{"state", "none"}};
+  const control::MessageSwitchStats& stats = switch_->stats();
+  return JsonObject{{"state", stats.connected ? "connected" : "away"},
+                    {"since", since(stats.since)},
+                    {"last_error", stats.last_error.empty() ? Json() : Json(stats.last_error)},
+                    {"sessions", stats.sessions},
+                    {"requests", stats.requests},
+                    {"duplicates", stats.duplicates},
+                    {"unanswered", stats.unanswered},
+                    {"discarded_queues", stats.discarded}};
+}
+
 Json DaemonOperations::status_json() const {
   const core::Snapshot view = engine_.snapshot();
   JsonObject upstream{{"uri", upstream_uri_}, {"state", name_of(view.upstream)}};
@@ -151,6 +164,7 @@ Json DaemonOperations::status_json() const {
       {"journal", journal_json()},
       {"sockets", std::move(sockets)},
       {"resume_file", resume_file_json()},
+      {"switch", switch_json()},
       {"counters", std::move(counters)}};
 }
 
@@ -201,6 +215,10 @@ std::string DaemonOperations::metrics() const {
   gauge("xapi_guard_doubtful_lanes", "Lanes with an update whose outcome is unknown.", view.doubt);
   gauge("xapi_guard_device_sockets", "Device sockets served.",
         registry_ != nullptr ? registry_->sockets().size() : 0);
+  if (switch_ != nullptr) {
+    gauge("xapi_guard_switch_connected", "1 when requests are taken from the message switch.",
+          switch_->stats().connected ? 1 : 0);
+  }
   family("xapi_guard_mode", "gauge", "1 for the present mode.");
   for (const auto mode : {core::Mode::direct, core::Mode::engaged, core::Mode::disengaged}) {
     out += fmt::format("xapi_guard_mode{{mode=\"{}\"}} {}\n", core::name_of(mode), mode == view.mode ? 1 : 0);

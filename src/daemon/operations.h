@@ -4,6 +4,7 @@
 #include <string>
 
 #include "control/commands.h"
+#include "control/message_switch.h"
 #include "control/registry.h"
 #include "daemon/maintenance.h"
 #include "device/swtpm_rest.h"
@@ -20,6 +21,8 @@ class DaemonOperations final : public control::Operations {
                    const device::SwtpmStats& requests, Maintenance& maintenance, std::string upstream_uri,
                    std::function<std::int64_t()> wall_ms);
   void set_registry(const control::Registry* registry) { registry_ = registry; }
+  /// Null: there is none.
+  void set_message_switch(const control::MessageSwitch* message_switch) { switch_ = message_switch; }
   /// What keeps the journal from being read, empty when it was read.
   void set_journal_error(std::string error) { journal_error_ = std::move(error); }
 
@@ -39,6 +42,7 @@ class DaemonOperations final : public control::Operations {
   wire::Json status_json() const;
   wire::Json journal_json() const;
   wire::Json resume_file_json() const;
+  wire::Json switch_json() const;
   std::string since(Time when) const;
 
   engine::Engine& engine_;
@@ -48,6 +52,7 @@ class DaemonOperations final : public control::Operations {
   std::string upstream_uri_;
   std::function<std::int64_t()> wall_ms_;
   const control::Registry* registry_ = nullptr;
+  const control::MessageSwitch* switch_ = nullptr;
   std::string journal_error_;
 };
 

@@ -58,6 +58,9 @@ std::string wrong_with(const Options& options) {
     if (path->empty() || path->front() != '/') return std::string(name) + ": expected an absolute path";
   }
   if (options.control_socket_path().front() != '/') return "--control-socket: expected an absolute path";
+  if (options.uses_switch() && !options.switch_socket.starts_with('/')) {
+    return "--switch-socket: expected an absolute path or none";
+  }
   if (options.queue_capacity == 0) return "--queue-capacity: must be at least 1";
   if (options.delivery_concurrency == 0 || options.delivery_concurrency > limits::upstream_connections) {
     return "--delivery-concurrency: must be between 1 and " + std::to_string(limits::upstream_connections);
@@ -106,6 +109,9 @@ Parsed parse_options(int argc, const char* const* argv) {
       ->capture_default_str();
   app.add_option("--control-socket", options.control_socket, "Socket of xapi-guardctl")
       ->default_str("<runtime-dir>/control.sock");
+  app.add_option("--switch-socket", options.switch_socket,
+                 "Socket of the message switch, by which the toolstack asks for device sockets; or none")
+      ->capture_default_str();
   add_duration(app, "--direct-timeout", options.direct_timeout, "500ms",
                "How long a write waits for xapi before it is kept on disk");
   add_duration(app, "--upstream-timeout", options.upstream_timeout, "2min",

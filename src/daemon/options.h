@@ -21,6 +21,7 @@ struct Options {
   std::string runtime_dir = "/run/xapi-guard";
   std::string resume_file = "/run/nonpersistent/varstored-guard-active.json";
   std::string control_socket;  ///< empty: <runtime_dir>/control.sock
+  std::string switch_socket = "/var/run/message-switch/sock";
   std::chrono::milliseconds direct_timeout = limits::direct_timeout;
   std::chrono::milliseconds upstream_timeout = limits::upstream_timeout;
   std::chrono::milliseconds doubt_window = limits::doubt_window;
@@ -36,6 +37,8 @@ struct Options {
     if (!upstream.starts_with(scheme)) return std::nullopt;
     return upstream.substr(scheme.size());
   }
+  /// Whether requests are taken from the message switch.
+  bool uses_switch() const { return switch_socket != "none"; }
   std::string control_socket_path() const {
     return control_socket.empty() ? runtime_dir + "/control.sock" : control_socket;
   }

@@ -36,6 +36,8 @@ TEST(Options, HaveTheDocumentedDefaults) {
   EXPECT_EQ(parsed.options->upstream, "unix:/var/lib/xcp/xapi");
   EXPECT_EQ(parsed.options->state_dir, "/var/lib/xapi-guard");
   EXPECT_EQ(parsed.options->control_socket_path(), "/run/xapi-guard/control.sock");
+  EXPECT_EQ(parsed.options->switch_socket, "/var/run/message-switch/sock");
+  EXPECT_TRUE(parsed.options->uses_switch());
   EXPECT_EQ(parsed.options->direct_timeout, std::chrono::milliseconds(500));
   EXPECT_EQ(parsed.options->queue_capacity, 512u);
   EXPECT_EQ(parsed.options->journal_size, 32u << 20);
@@ -65,6 +67,13 @@ TEST(Options, AreReadFromAFileAndTheCommandLineWins) {
   EXPECT_EQ(parsed.options->doubt_window, std::chrono::seconds(6));
   EXPECT_EQ(parsed.options->queue_capacity, 7u);
   EXPECT_EQ(parsed.options->journal_max, 64u << 20);
+}
+
+TEST(Options, CanDoWithoutTheMessageSwitch) {
+  EXPECT_FALSE(parse({"--switch-socket", "none"}).options->uses_switch());
+  EXPECT_TRUE(parse({"--switch-socket", "/tmp/switch"}).options->uses_switch());
+  EXPECT_FALSE(parse({"--switch-socket", "relative"}).options);
+  EXPECT_FALSE(parse({"--switch-socket", ""}).options);
 }
 
 TEST(Options, NameAStoreOfOurOwn) {

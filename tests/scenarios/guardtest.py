@@ -339,9 +339,10 @@ class Guard:
         self.upstream = upstream or "unix:" + scenario.sim.socket
         self.options = []
         self.process = None
+        self.switch_socket = "none"
 
     def arguments(self, *more):
-        given = [*self.options, *more]
+        given = ["--switch-socket", self.switch_socket, *self.options, *more]
         if self.scenario.direct_timeout and "--direct-timeout" not in given:
             given += ["--direct-timeout", self.scenario.direct_timeout]
         return ["--state-dir", self.state_dir, "--resume-file", self.resume_file, "--runtime-dir", self.runtime_dir,
