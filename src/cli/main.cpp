@@ -59,8 +59,8 @@ std::string absolute(const std::string& path) {
   return std::filesystem::absolute(path).lexically_normal().string();
 }
 
-int vtpm_create(const Arguments& arguments) {
-  const auto done = call(arguments.control_socket, "vtpm_create",
+int create(const char* method, const Arguments& arguments) {
+  const auto done = call(arguments.control_socket, method,
                          {{"dbg", "xapi-guardctl"},
                           {"vm_uuid", arguments.vm},
                           {"gid", arguments.gid},
@@ -71,14 +71,19 @@ int vtpm_create(const Arguments& arguments) {
   return success;
 }
 
-int vtpm_destroy(const Arguments& arguments) {
+int destroy(const char* method, const Arguments& arguments) {
   const auto done =
-      call(arguments.control_socket, "vtpm_destroy",
+      call(arguments.control_socket, method,
            {{"dbg", "xapi-guardctl"}, {"gid", arguments.gid}, {"path", absolute(arguments.path)}}, patience);
   if (!done) return report(arguments, done.error());
   arguments.json ? print_json(*done) : print("no longer serving " + absolute(arguments.path) + "\n");
   return success;
 }
+
+int vtpm_create(const Arguments& arguments) { return create("vtpm_create", arguments); }
+int vtpm_destroy(const Arguments& arguments) { return destroy("vtpm_destroy", arguments); }
+int varstore_create(const Arguments& arguments) { return create("varstore_create", arguments); }
+int varstore_destroy(const Arguments& arguments) { return destroy("varstore_destroy", arguments); }
 
 /// Shows the status again and again until it is interrupted. A daemon that restarts meanwhile is waited for.
 int watch(const Arguments& arguments) {
@@ -207,18 +212,23 @@ void declare(CLI::App& app, Arguments& a, Command& chosen) {
     sub->callback([&chosen, run] { chosen = run; });
     return sub;
   };
+
   const auto gid_range = CLI::Range(std::uint32_t{0}, UINT32_MAX - 1);
-
-  CLI::App* create = command("vtpm-create", "Create the socket of a vTPM", vtpm_create);
-  create->add_option("VM_UUID", a.vm, "VM whose TPM states are served")
-      ->required()
-      ->transform(CLI::Validator(check_uuid, "", "uuid"));
-  create->add_option("GID", a.gid, "Group that may connect")->required()->check(gid_range);
-  create->add_option("PATH", a.path, "Path of the socket; its directory exists")->required()->type_name("");
-
-  CLI::App* destroy = command("vtpm-destroy", "Remove the socket of a vTPM", vtpm_destroy);
-  destroy->add_option("GID", a.gid, "Group it was created for")->required()->check(gid_range);
-  destroy->add_option("PATH", a.path, "Path of the socket")->required()->type_name("");
+  const auto creating = [&](CLI::App* sub, const char* of_vm) {
+    sub->add_option("VM_UUID", a.vm, of_vm)->required()->transform(CLI::Validator(check_uuid, "", "uuid"));
+    sub->add_option("GID", a.gid, "Group that may connect")->required()->check(gid_range);
+    sub->add_option("PATH", a.path, "Path of the socket; its directory exists")->required()->type_name("");
+  };
+  const auto destroying = [&](CLI::App* sub) {
+    sub->add_option("GID", a.gid, "Group it was created for")->required()->check(gid_range);
+    sub->add_option("PATH", a.path, "Path of the socket")->required()->type_name("");
+  };
+  creating(command("vtpm-create", "Create the socket of a vTPM", vtpm_create),
+           "VM whose TPM states are served");
+  destroying(command("vtpm-destroy", "Remove the socket of a vTPM", vtpm_destroy));
+  creating(command("varstore-create", "Create the socket of a VM's UEFI variables", varstore_create),
+           "VM whose UEFI variables are served");
+  destroying(command("varstore-destroy", "Remove the socket of a VM's UEFI variables", varstore_destroy));
 
   CLI::App* show = command("status", "Show what the daemon is doing", status);
   auto* watching = show->add_flag("--watch", a.watch, "Again and again, until interrupted");

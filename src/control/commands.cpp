@@ -323,13 +323,13 @@ struct Runner {
   }
 
   void operator()(CreateSocket& c) {
-    if (c.socket.device == Device::uefi) return done(not_served("UEFI variables"));
-    auto after = without_result("vtpm_create", c.socket.path, c.debug);
+    const bool uefi = c.socket.device == Device::uefi;
+    auto after = without_result(uefi ? "varstore_create" : "vtpm_create", c.socket.path, c.debug);
     registry.create(std::move(c.socket), std::move(after));
   }
   void operator()(DestroySocket& c) {
-    if (c.device == Device::uefi) return done(not_served("UEFI variables"));
-    auto after = without_result("vtpm_destroy", c.path, c.debug);
+    const bool uefi = c.device == Device::uefi;
+    auto after = without_result(uefi ? "varstore_destroy" : "vtpm_destroy", c.path, c.debug);
     registry.destroy(c.device, std::move(c.path), c.gid, std::move(after));
   }
   void operator()(GetContents&) { done(not_served("calls for the contents of a vTPM")); }

@@ -132,6 +132,19 @@ TEST_F(GuardCtl, CreatesAndDestroysASocket) {
   EXPECT_FALSE(fs::exists(dir / "s"));
 }
 
+TEST_F(GuardCtl, CreatesAndDestroysTheSocketOfUefiVariables) {
+  const auto created = run({"varstore-create", vm, gid, dir / "s"});
+  EXPECT_EQ(created.exit_status, 0) << created.err;
+  EXPECT_EQ(created.out, "serving " + dir / "s" + "\n");
+  EXPECT_TRUE(connect_to(dir / "s"));
+  served->on_loop([&] { EXPECT_EQ(served->daemon.registry.sockets().at(0).device, Device::uefi); });
+  EXPECT_EQ(run({"varstore-create", vm, gid, dir / "s"}).exit_status, 1);
+  const auto destroyed = run({"varstore-destroy", gid, dir / "s"});
+  EXPECT_EQ(destroyed.exit_status, 0) << destroyed.err;
+  EXPECT_EQ(destroyed.out, "no longer serving " + dir / "s" + "\n");
+  EXPECT_FALSE(fs::exists(dir / "s"));
+}
+
 TEST_F(GuardCtl, TakesRelativePathsUpperCaseUuidsAndOptionsAfterTheCommand) {
   std::string upper = vm;
   for (char& c : upper) c = static_cast<char>(std::toupper(c));
@@ -259,6 +272,8 @@ TEST_F(GuardCtl, EndsWithTwoOnWrongUsageAndTellsOnStandardError) {
       {"vtpm-create", vm, "4294967295", "/x"},
       {"vtpm-create", vm, "root", "/x"},
       {"vtpm-destroy", "/x"},
+      {"varstore-create", "not-a-uuid", gid, "/x"},
+      {"varstore-destroy", "/x"},
       {"status", "--watch", "--check"},
       {"status", "extra"},
       {"drain", "--timeout", "soon"},

@@ -71,7 +71,7 @@ class TestDaemon {
  public:
   explicit TestDaemon(const TestDir& dir)
       : registry({.resume_file = dir / "resume.json",
-                  .devices = {Device::vtpm},
+                  .devices = {Device::vtpm, Device::uefi},
                   .open =
                       [](const SocketEntry&, int fd) {
                         auto handle = std::make_unique<Handle>();
