@@ -4,7 +4,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 install(TARGETS xapi-guard RUNTIME DESTINATION "${CMAKE_INSTALL_SBINDIR}")
-install(TARGETS xapi-guardctl xapi-sim RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+install(TARGETS xapi-guardctl xapi-sim xapiguard_cli RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 # The name under which toolstacks start the daemon.
 file(CREATE_LINK xapi-guard "${CMAKE_BINARY_DIR}/varstored-guard" SYMBOLIC)
 install(FILES "${CMAKE_BINARY_DIR}/varstored-guard" DESTINATION "${CMAKE_INSTALL_SBINDIR}")

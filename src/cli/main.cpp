@@ -1,4 +1,5 @@
-// xapi-guardctl: what operators and monitoring ask of the daemon, through its control socket.
+// xapi-guardctl: what operators and monitoring ask of the daemon, through its control socket or the message
+// switch.
 //
 // Exit status: 0 success, 1 the daemon refused (or a drain ended with entries left), 2 usage, 3 cannot reach
 // the daemon. `status --check`: 0 direct, 1 pending, 2 held, parked or failed, 3 cannot reach the daemon.
@@ -6,11 +7,14 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -19,6 +23,7 @@
 #include "cli/journal_commands.h"
 #include "cli/present.h"
 #include "cli/rpc_client.h"
+#include "cli/switch_client.h"
 #include "guard/types.h"
 
 namespace guard::cli {
@@ -32,10 +37,12 @@ constexpr seconds patience{30};
 
 struct Arguments {
   std::string control_socket = "/run/xapi-guard/control.sock";
+  std::string switch_socket;  ///< empty: the control socket
   bool json = false;
   std::string vm;
   std::uint32_t gid = 0;
   std::string path;
+  std::string vtpm;
   bool watch = false;
   bool check = false;
   unsigned interval_seconds = 1;
@@ -46,6 +53,18 @@ struct Arguments {
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 void print_json(const wire::Json& json) { print(wire::to_string(json) + "\n"); }
+
+using Answer = std::expected<wire::Json, CallError>;
+
+/// Calls the daemon where the caller wants it called. Through the switch nothing is waited for longer than by
+/// others.
+Answer ask(const Arguments& arguments, std::string_view method, const wire::JsonObject& named,
+           milliseconds patience_ms, const wire::JsonArray& unnamed = {}) {
+  const std::string request = request_of(method, named, unnamed);
+  if (arguments.switch_socket.empty()) return send_to(arguments.control_socket, request, patience_ms);
+  return call_through_switch(arguments.switch_socket, "xapi-guardctl:" + std::to_string(::getpid()), request,
+                             limits::caller_patience);
+}
 
 /// Says what went wrong; the exit status for it.
 int report(const Arguments& arguments, const CallError& error) {
@@ -60,12 +79,12 @@ std::string absolute(const std::string& path) {
 }
 
 int create(const char* method, const Arguments& arguments) {
-  const auto done = call(arguments.control_socket, method,
-                         {{"dbg", "xapi-guardctl"},
-                          {"vm_uuid", arguments.vm},
-                          {"gid", arguments.gid},
-                          {"path", absolute(arguments.path)}},
-                         patience);
+  const auto done = ask(arguments, method,
+                        {{"dbg", "xapi-guardctl"},
+                         {"vm_uuid", arguments.vm},
+                         {"gid", arguments.gid},
+                         {"path", absolute(arguments.path)}},
+                        patience);
   if (!done) return report(arguments, done.error());
   arguments.json ? print_json(*done) : print("serving " + absolute(arguments.path) + "\n");
   return success;
@@ -73,8 +92,8 @@ int create(const char* method, const Arguments& arguments) {
 
 int destroy(const char* method, const Arguments& arguments) {
   const auto done =
-      call(arguments.control_socket, method,
-           {{"dbg", "xapi-guardctl"}, {"gid", arguments.gid}, {"path", absolute(arguments.path)}}, patience);
+      ask(arguments, method,
+          {{"dbg", "xapi-guardctl"}, {"gid", arguments.gid}, {"path", absolute(arguments.path)}}, patience);
   if (!done) return report(arguments, done.error());
   arguments.json ? print_json(*done) : print("no longer serving " + absolute(arguments.path) + "\n");
   return success;
@@ -85,11 +104,56 @@ int vtpm_destroy(const Arguments& arguments) { return destroy("vtpm_destroy", ar
 int varstore_create(const Arguments& arguments) { return create("varstore_create", arguments); }
 int varstore_destroy(const Arguments& arguments) { return destroy("varstore_destroy", arguments); }
 
+int vtpm_get(const Arguments& arguments) {
+  const auto contents = ask(arguments, "vtpm_get_contents",
+                            {{"dbg", "xapi-guardctl"}, {"vtpm_uuid", arguments.vtpm}}, patience);
+  if (!contents) return report(arguments, contents.error());
+  if (arguments.json || contents->string() == nullptr) {
+    print_json(*contents);
+  } else {
+    print(*contents->string() + "\n");
+  }
+  return success;
+}
+
+/// The contents of a file, or of standard input, without the line end behind it; nullopt after a message.
+std::optional<std::string> read_contents(const std::string& path) {
+  std::FILE* file = path == "-" ? stdin : std::fopen(path.c_str(), "re");
+  std::string contents;
+  char buffer[16 * 1024];
+  std::size_t n = 0;
+  while (file != nullptr && contents.size() <= limits::max_body_control &&
+         (n = std::fread(buffer, 1, sizeof(buffer), file)) > 0) {
+    contents.append(buffer, n);
+  }
+  const bool failed = file == nullptr || std::ferror(file) != 0;
+  if (failed) std::fprintf(stderr, "xapi-guardctl: cannot read %s: %s\n", path.c_str(), std::strerror(errno));
+  if (file != nullptr && file != stdin) std::fclose(file);
+  if (failed) return std::nullopt;
+  if (contents.size() > limits::max_body_control) {
+    std::fprintf(stderr, "xapi-guardctl: %s is too large\n", path.c_str());
+    return std::nullopt;
+  }
+  if (contents.ends_with('\n')) contents.pop_back();
+  return contents;
+}
+
+int vtpm_set(const Arguments& arguments) {
+  auto contents = read_contents(arguments.path);
+  if (!contents) return usage;
+  const auto done =
+      ask(arguments, "vtpm_set_contents", {{"dbg", "xapi-guardctl"}, {"vtpm_uuid", arguments.vtpm}}, patience,
+          {wire::Json(*contents)});
+  if (!done) return report(arguments, done.error());
+  arguments.json ? print_json(*done) : print("contents set\n");
+  return success;
+}
+
 /// Shows the status again and again until it is interrupted. A daemon that restarts meanwhile is waited for.
 int watch(const Arguments& arguments) {
   const bool terminal = ::isatty(STDOUT_FILENO) == 1 && !arguments.json;
   for (bool first = true;; first = false) {
-    const auto status = call(arguments.control_socket, "status", {}, patience);
+    const auto status = ask(arguments, "status", {}, patience);
     if (!status && (first || status.error().kind == CallError::Kind::refused)) {
       return report(arguments, status.error());
     }
@@ -107,7 +171,7 @@ int watch(const Arguments& arguments) {
 
 int status(const Arguments& arguments) {
   if (arguments.watch) return watch(arguments);
-  const auto status = call(arguments.control_socket, "status", {}, patience);
+  const auto status = ask(arguments, "status", {}, patience);
   if (!status) {
     const int code = report(arguments, status.error());
     // For monitoring a refusal says as little about the state as silence does.
@@ -124,7 +188,7 @@ int status(const Arguments& arguments) {
 }
 
 int pending(const Arguments& arguments) {
-  const auto entries = call(arguments.control_socket, "pending", {}, patience);
+  const auto entries = ask(arguments, "pending", {}, patience);
   if (!entries) return report(arguments, entries.error());
   arguments.json ? print_json(*entries) : print(present_pending(*entries));
   return success;
@@ -132,8 +196,8 @@ int pending(const Arguments& arguments) {
 
 int drain(const Arguments& arguments) {
   const auto timeout = seconds(arguments.timeout_seconds);
-  const auto done = call(arguments.control_socket, "drain",
-                         {{"timeout_ms", std::int64_t{milliseconds(timeout).count()}}}, timeout + patience);
+  const auto done = ask(arguments, "drain", {{"timeout_ms", std::int64_t{milliseconds(timeout).count()}}},
+                        timeout + patience);
   if (!done) return report(arguments, done.error());
   const wire::Json* drained = done->find("drained");
   const bool all = drained != nullptr && drained->boolean() != nullptr && *drained->boolean();
@@ -206,6 +270,8 @@ void declare(CLI::App& app, Arguments& a, Command& chosen) {
   app.add_option("--control-socket", a.control_socket, "Control socket of the daemon")
       ->type_name("PATH")
       ->capture_default_str();
+  app.add_option("--switch", a.switch_socket, "Socket of the message switch, to be used instead")
+      ->type_name("PATH");
   app.add_flag("--json", a.json, "Print the daemon's answer as JSON");
   const auto command = [&app, &chosen](const char* name, const char* help, int (*run)(const Arguments&)) {
     CLI::App* sub = app.add_subcommand(name, help);
@@ -229,6 +295,18 @@ void declare(CLI::App& app, Arguments& a, Command& chosen) {
   creating(command("varstore-create", "Create the socket of a VM's UEFI variables", varstore_create),
            "VM whose UEFI variables are served");
   destroying(command("varstore-destroy", "Remove the socket of a VM's UEFI variables", varstore_destroy));
+
+  const auto of_vtpm = [&a](CLI::App* sub) {
+    sub->add_option("VTPM_UUID", a.vtpm, "The vTPM, as xapi calls it")
+        ->required()
+        ->transform(CLI::Validator(check_uuid, "", "uuid"));
+    return sub;
+  };
+  of_vtpm(command("vtpm-get", "Print what a vTPM holds, everything acknowledged included", vtpm_get));
+  of_vtpm(command("vtpm-set", "Replace what a vTPM holds, and whatever is pending for it", vtpm_set))
+      ->add_option("FILE", a.path, "Where to read it; - is standard input")
+      ->required()
+      ->type_name("");
 
   CLI::App* show = command("status", "Show what the daemon is doing", status);
   auto* watching = show->add_flag("--watch", a.watch, "Again and again, until interrupted");
@@ -261,6 +339,11 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? success : usage;
+  }
+  if (!arguments.switch_socket.empty() &&
+      (app.got_subcommand("journal") || app.got_subcommand("quarantine"))) {
+    std::fprintf(stderr, "xapi-guardctl: --switch: this command has nothing to ask there\n");
+    return usage;
   }
   const int status_of_command = chosen(arguments);
   if (std::fflush(stdout) != 0 && status_of_command == success) {

@@ -106,15 +106,28 @@ std::string text_of(const wire::Json& error) {
 
 }  // namespace
 
-std::expected<wire::Json, CallError> call(const std::string& socket_path, std::string_view method,
-                                          const wire::JsonObject& params,
-                                          std::chrono::milliseconds patience) {
-  const std::string body = wire::to_string(
-      wire::JsonObject{{"method", method}, {"params", wire::JsonArray{wire::Json(params)}}, {"id", 1}});
+std::string request_of(std::string_view method, const wire::JsonObject& named,
+                       const wire::JsonArray& unnamed) {
+  wire::JsonArray params{wire::Json(named)};
+  params.insert(params.end(), unnamed.begin(), unnamed.end());
+  return wire::to_string(wire::JsonObject{{"method", method}, {"params", std::move(params)}, {"id", 1}});
+}
+
+std::expected<wire::Json, CallError> result_of(std::string_view answer) {
+  const auto json = wire::parse_json(answer, {.max_depth = 16, .max_bytes = max_answer});
+  const wire::Json* result = json ? json->find("result") : nullptr;
+  const wire::Json* error = json ? json->find("error") : nullptr;
+  if (result == nullptr || error == nullptr) return unreachable("the answer is not one of this daemon's");
+  if (!error->is_null()) return std::unexpected(CallError{CallError::Kind::refused, text_of(*error), *error});
+  return *result;
+}
+
+std::expected<wire::Json, CallError> send_to(const std::string& socket_path, const std::string& payload,
+                                             std::chrono::milliseconds patience) {
   const std::string request =
       "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
       "Content-Length: " +
-      std::to_string(body.size()) + "\r\n\r\n" + body;
+      std::to_string(payload.size()) + "\r\n\r\n" + payload;
   Connection connection;
   if (auto trouble = connection.open(socket_path, patience); !trouble.empty()) return unreachable(trouble);
   if (auto trouble = connection.send(request); !trouble.empty()) return unreachable(trouble);
@@ -123,12 +136,13 @@ std::expected<wire::Json, CallError> call(const std::string& socket_path, std::s
   if (answer.empty()) return unreachable("the daemon closed the connection without an answer");
   const auto text = body_of(answer);
   if (!text) return unreachable("the answer is not one of this daemon's: " + socket_path);
-  const auto json = wire::parse_json(*text, {.max_depth = 16, .max_bytes = max_answer});
-  const wire::Json* result = json ? json->find("result") : nullptr;
-  const wire::Json* error = json ? json->find("error") : nullptr;
-  if (result == nullptr || error == nullptr) return unreachable("the answer is not one of this daemon's");
-  if (!error->is_null()) return std::unexpected(CallError{CallError::Kind::refused, text_of(*error), *error});
-  return *result;
+  return result_of(*text);
+}
+
+std::expected<wire::Json, CallError> call(const std::string& socket_path, std::string_view method,
+                                          const wire::JsonObject& params,
+                                          std::chrono::milliseconds patience) {
+  return send_to(socket_path, request_of(method, params), patience);
 }
 
 }  // namespace guard::cli

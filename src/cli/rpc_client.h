@@ -20,8 +20,19 @@ struct CallError {
   wire::Json error;  ///< as received, when refused
 };
 
-/// Calls `method` with the named parameters `params`. `patience` bounds each step: connecting, sending, and
-/// every wait for more of the answer.
+/// The text of a request: `named` parameters form one object, the first of "params"; `unnamed` ones follow.
+std::string request_of(std::string_view method, const wire::JsonObject& named,
+                       const wire::JsonArray& unnamed = {});
+
+/// What the daemon answered, from the text of its answer. CallError::unreachable when it is none.
+std::expected<wire::Json, CallError> result_of(std::string_view answer);
+
+/// Sends the request `payload` (request_of) to the control socket. `patience` bounds each step: connecting,
+/// sending, and every wait for more of the answer.
+std::expected<wire::Json, CallError> send_to(const std::string& socket_path, const std::string& payload,
+                                             std::chrono::milliseconds patience);
+
+/// Calls `method` with the named parameters `params`. See send_to.
 std::expected<wire::Json, CallError> call(const std::string& socket_path, std::string_view method,
                                           const wire::JsonObject& params, std::chrono::milliseconds patience);
 

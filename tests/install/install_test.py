@@ -60,7 +60,7 @@ class InstallTest(unittest.TestCase):
                         "-Werror", "-I", self.prefix / "include", "-x", "c++", "-", input=f'#include "{header}"\n')
 
     def test_the_programs_run_from_where_they_were_installed(self):
-        for program in ("sbin/xapi-guard", "sbin/varstored-guard", "bin/xapi-guardctl", "bin/xapi-sim"):
+        for program in ("sbin/xapi-guard", "sbin/varstored-guard", "bin/xapi-guardctl", "bin/xapi-sim", "bin/xapiguard_cli"):
             self.assertIn("Usage", run(self.prefix / program, "--help"))
 
     def test_the_example_is_small(self):

@@ -8,7 +8,7 @@ import subprocess
 import unittest
 
 BIN, MAN = os.environ["GUARD_BIN"], os.environ["GUARD_MAN"]
-PROGRAMS = ("xapi-guard", "xapi-guardctl", "xapi-sim")
+PROGRAMS = ("xapi-guard", "xapi-guardctl", "xapi-sim", "xapiguard_cli")
 
 
 def help_of(program, *commands):
@@ -76,7 +76,7 @@ def what_the_page_says(program):
         if line.startswith(".Sh "):
             in_commands, command, option = line == ".Sh COMMANDS", "", None
         elif line.startswith(".It Cm "):
-            words = re.match(r"\.It Cm ((?:[a-z-]+ ?)+)", line)[1].split()
+            words = re.match(r"\.It Cm ((?:[a-z_-]+ ?)+)", line)[1].split()
             option, command = None, " ".join(words)
             said[command] = {}
             shared.append((command, set(re.findall(r"Fl (--?[\w-]+)", line))))
