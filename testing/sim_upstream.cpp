@@ -169,7 +169,7 @@ void SimUpstream::merge(CallId number, Call& call, Time now) {
   }
   call.merged = state.accepted;
   call.merged_from = state.version;
-  if (upstream::all_stand_in(state.accepted, call.delivery.writes)) {
+  if (upstream::all_done_in(state.accepted, call.delivery.writes)) {
     tell_delivered(call);
     calls_.erase(number);
     return;
@@ -286,9 +286,11 @@ bool SimUpstream::take_effect(Call& call, DeviceState& state, Time now) {
     const bool written = write != call.delivery.writes.end();
     stood.sequence = written ? write->sequence : 0;
     stood.forced = written && write->force;
+    stood.update = written ? write->update : UpdateFlag::unspecified;
     if (written || !(state.accepted.slots[i] == stood.value)) state.history.push_back(stood);
   }
-  const bool overlapped = state.version != call.arrived_at;
+  // Of UEFI variables xapi replaces one entry under a lock; of a vTPM a row that both updates would remove.
+  const bool overlapped = call.owner.device == Device::vtpm && state.version != call.arrived_at;
   state.accepted = call.merged;
   ++state.version;
   mark_dirty(call.owner, state, now);

@@ -155,6 +155,7 @@ class SimUpstream {
     Sequence sequence = 0;  ///< of the guard's write; 0 for slots that were merged, and for other writers
     CallId call = 0;
     bool forced = false;
+    UpdateFlag update = UpdateFlag::unspecified;  ///< the guard's, of UEFI variables
     /// The guard's: something was changed between what the update was merged from and its effect.
     bool unseen = false;
     bool late = false;  ///< the guard's: after its caller had been told `unknown`, or had died

@@ -40,10 +40,6 @@ class LaneAccess {
 
 // --- UEFI variables ---------------------------------------------------------------------------------------
 
-/// Whether the upstream shall count a new value as an update of the Secure Boot certificates. Numbers as in
-/// the journal.
-enum class UpdateFlag : std::uint8_t { unspecified = 0, yes = 1, no = 2 };
-
 /// How a call for UEFI variables ended.
 struct UefiOutcome {
   enum class Kind {

@@ -40,6 +40,13 @@ enum class Device : std::uint8_t { vtpm = 0, uefi = 1 };
 std::string_view name_of(Device device);
 constexpr Device device_of(Slot slot) { return slot == Slot::nvram ? Device::uefi : Device::vtpm; }
 
+/// Whether the upstream shall count a new value of the UEFI variables as an update of the Secure Boot
+/// certificates: `yes` = they are up to date now, `no` = nothing changes, `unspecified` = it looks for
+/// itself. The numbers are those of the journal.
+enum class UpdateFlag : std::uint8_t { unspecified = 0, yes = 1, no = 2 };
+/// As on the wire: "yes".
+std::string_view name_of(UpdateFlag flag);
+
 /// Whose state it is: one device of one VM. The key of a lane.
 struct Owner {
   Uuid vm;

@@ -10,6 +10,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "guard/types.h"
@@ -20,9 +22,17 @@ namespace guard {
 /// session may be gone in the next (P13).
 using Epoch = std::uint64_t;
 
+/// The entry of a VM's NVRAM map that is the slot `nvram`.
+inline constexpr std::string_view efi_variables = "EFI-variables";
+/// A VM's NVRAM map, in the order in which the upstream gave it.
+using NvramMap = std::vector<std::pair<std::string, Value>>;
+
 /// All slots of one device as the upstream holds them; slots of another device are empty.
 struct Contents {
   std::array<Value, slot_count> slots;
+  /// Of UEFI variables: the whole map, of which the guard changes one entry only. The value of that entry
+  /// stands in the slot and is empty here; there may be no such entry.
+  NvramMap nvram_map;
   /// Which vTPM object holds them, nil when the upstream has no such notion. A snapshot revert changes it.
   Uuid vtpm;
 
@@ -42,6 +52,11 @@ struct SlotWrite {
   std::vector<Digest> known;
   /// Deliver it whatever stands upstream (the operator said so).
   bool force = false;
+  /// Of slot nvram only.
+  UpdateFlag update = UpdateFlag::unspecified;
+  /// The upstream has accepted it once (P13): nothing is to be done where the value stands, whatever `update`
+  /// says.
+  bool accepted_before = false;
 };
 
 struct Delivery {
@@ -106,6 +121,34 @@ class UpstreamEvents {
   virtual void sign_of_life() = 0;
 };
 
+/// A message about a VM for those who look after it.
+struct Alert {
+  Uuid vm;
+  std::int64_t priority = 0;
+  Value body;
+};
+
+struct CertificatesState {
+  /// `delivered` = `state` is what the upstream says; otherwise why it could not be read (`transient` or
+  /// `lane`).
+  Outcome::Kind kind = Outcome::Kind::transient;
+  std::string reason;  ///< as Outcome::reason
+  bool upstream_suspect = false;
+  std::string state;
+};
+
+/// What an upstream that serves UEFI variables does for their VMs besides keeping them. Thread and callbacks
+/// as guard::Upstream.
+class UefiUpstream {
+ public:
+  virtual ~UefiUpstream() = default;
+  /// Passes an alert on. Kinds of outcome: delivered, transient, lane, payload, and unknown: it was sent and
+  /// no answer came; passing it on again may double it. Ends within a time limit of its own.
+  virtual void raise(Alert alert, std::function<void(Outcome)> done) = 0;
+  /// The state of the VM's Secure Boot certificates in the upstream's words. Ends as fetch() does.
+  virtual void certificates_state(Uuid vm, std::function<void(CertificatesState)> done) = 0;
+};
+
 /// Largest encoded sizes the upstream takes, in bytes of value.
 struct UpstreamLimits {
   /// Sum of the three vTPM slots, separators included.
@@ -132,6 +175,10 @@ class Upstream {
   /// A small call that tells whether the upstream answers at all, logging in if necessary; ends within a
   /// few seconds. `delivered` = it answers; `transient` = it does not, with the reason.
   virtual void probe(std::function<void(Outcome)> done) = 0;
+
+  /// The same upstream as one of UEFI variables; nullptr when it has nowhere to bring alerts, and knows of no
+  /// certificates.
+  virtual UefiUpstream* uefi() { return nullptr; }
 };
 
 }  // namespace guard

@@ -76,6 +76,18 @@ std::optional<Slot> slot_named(std::string_view name) {
   return std::nullopt;
 }
 
+std::string_view name_of(UpdateFlag flag) {
+  switch (flag) {
+    case UpdateFlag::unspecified:
+      return "unspecified";
+    case UpdateFlag::yes:
+      return "yes";
+    case UpdateFlag::no:
+      return "no";
+  }
+  return "unknown";
+}
+
 std::string_view name_of(Device device) { return device == Device::vtpm ? "vtpm" : "uefi"; }
 
 std::string_view name_of(Outcome::Kind kind) {

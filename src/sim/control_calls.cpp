@@ -119,6 +119,12 @@ Service::ControlAnswer Service::edit(const Json& argument) {
     world_.end_sessions();
     return "";
   }
+  if (*action == "set_update_flag_known") {
+    const Json* known = argument.find("known");
+    if (!known || !known->boolean()) return refuse("known must be true or false");
+    world_.set_update_flag_known(*known->boolean());
+    return "";
+  }
   const auto uuid = uuid_member(argument, "vm");
   if (!uuid) return refuse("vm must be a uuid");
   Vm* vm = world_.vm_by_uuid(*uuid);
@@ -162,6 +168,15 @@ Service::ControlAnswer Service::edit_vm(std::string_view action, Vm& vm, const J
     const std::string* state = text_member(argument, "state");
     if (!state) return refuse("state is needed");
     vm.certificates_state = *state;
+  } else if (action == "set_nvram") {
+    const std::string* name = text_member(argument, "name");
+    const std::string* value = text_member(argument, "value");
+    if (!name) return refuse("name is needed");
+    if (value) {
+      vm.nvram[*name] = *value;
+    } else {
+      vm.nvram.erase(*name);
+    }
   } else {
     return refuse("unknown action");
   }
@@ -230,12 +245,18 @@ Json Service::dump_vm(const Vm& vm, bool contents, bool history) {
   }
   JsonObject nvram;
   for (const auto& [name, value] : vm.nvram) nvram.emplace_back(name, value);
+  JsonArray nvram_history;
+  if (history) {
+    for (const Digest& digest : vm.nvram_history) nvram_history.push_back(hex(digest));
+  }
   const Host* host = world_.host_by_ref(vm.resident_on);
   return JsonObject{{"uuid", vm.uuid.str()},
                     {"ref", vm.ref},
                     {"power_state", vm.power_state},
                     {"resident_on", host ? Json(host->uuid.str()) : Json(nullptr)},
                     {"nvram", std::move(nvram)},
+                    {"nvram_history", std::move(nvram_history)},
+                    {"nvram_updates", vm.nvram_updates},
                     {"update_flag", vm.last_update_flag},
                     {"certificates_state", vm.certificates_state},
                     {"vtpms", std::move(vtpms)}};

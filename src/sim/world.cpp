@@ -224,9 +224,11 @@ Result<> World::load(const Json& json) {
     return bad_store("a member is missing");
   }
   const bool keep_provisioning = auto_provision_;
+  const bool keep_flag = update_flag_known_;
   const std::uint64_t revision = revision_;
   *this = World({}, random_());
   auto_provision_ = keep_provisioning;
+  update_flag_known_ = keep_flag;
   hosts_.clear();
   for (const Json& host : *hosts->array()) {
     const auto uuid = uuid_member(host, "uuid");

@@ -23,6 +23,8 @@
 
 namespace guard::sim {
 
+inline constexpr std::size_t history_limit = 4096;
+
 struct Vtpm {
   Uuid uuid;
   std::string ref;
@@ -35,7 +37,6 @@ struct Vtpm {
   unsigned overlap_now = 0;    ///< set_contents calls begun and not finished
   unsigned overlap_max = 0;
 };
-inline constexpr std::size_t history_limit = 4096;
 
 struct Vm {
   Uuid uuid;
@@ -45,6 +46,9 @@ struct Vm {
   std::map<std::string, std::string> nvram;
   std::string certificates_state = "ok";
   std::string last_update_flag;  ///< `update` of the latest set_NVRAM_EFI_variables, empty before
+  // What tests want to know about its UEFI variables.
+  std::deque<Digest> nvram_history;  ///< of the latest values stored, oldest first, at most `history_limit`
+  std::uint64_t nvram_updates = 0;   ///< how many values were stored
   std::vector<std::string> vtpms;
 };
 
@@ -112,6 +116,10 @@ class World {
 
   std::string create_message(Message message);
 
+  /// An older xapi does not know the update flag of set_NVRAM_EFI_variables.
+  void set_update_flag_known(bool known) { update_flag_known_ = known; }
+  bool update_flag_known() const { return update_flag_known_; }
+
   const std::deque<Session>& sessions() const { return sessions_; }
   const std::vector<Message>& messages() const { return messages_; }
   const std::set<Uuid>& deleted() const { return deleted_; }
@@ -135,6 +143,7 @@ class World {
 
   std::mt19937_64 random_;
   bool auto_provision_ = false;
+  bool update_flag_known_ = true;
   std::uint64_t revision_ = 0;
   std::deque<Host> hosts_;  ///< the local one first
   ByRef<Vm> vms_;

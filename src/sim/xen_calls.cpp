@@ -117,6 +117,9 @@ Answer set_nvram(World& world, const JsonArray& params, const Begun&) {
   Vm* vm = world.vm_by_ref(text(params, 1));
   if (!vm) return handle_invalid("VM", text(params, 1));
   vm->nvram["EFI-variables"] = text(params, 2);
+  vm->nvram_history.push_back(digest_of(text(params, 2)));
+  if (vm->nvram_history.size() > history_limit) vm->nvram_history.pop_front();
+  ++vm->nvram_updates;
   vm->last_update_flag = params.size() > 3 ? text(params, 3) : "unspecified";
   // "unspecified" makes xapi run its certificate check, which finds nothing new here.
   if (vm->last_update_flag == "yes") vm->certificates_state = "ok";
@@ -219,9 +222,11 @@ const MethodTable& methods() {
 }
 
 /// Count and types of the parameters. xapi counts without the session.
-std::optional<XenError> check_params(const Method& method, const JsonArray& params) {
+std::optional<XenError> check_params(const Method& method, const JsonArray& params, bool update_flag_known) {
   const std::size_t offset = method.session ? 1 : 0;
-  if (params.size() < method.required + offset || params.size() > method.params.size() + offset) {
+  const bool older = method.body == set_nvram && !update_flag_known;
+  const std::size_t most = method.params.size() - (older ? 1 : 0);
+  if (params.size() < method.required + offset || params.size() > most + offset) {
     const std::size_t received = params.size() - std::min(offset, params.size());
     return XenError{"MESSAGE_PARAMETER_COUNT_MISMATCH", std::string(method.name),
                     std::to_string(method.required), std::to_string(received)};
@@ -258,7 +263,7 @@ Begun XenCalls::begin(std::string_view name, JsonArray params, bool utf8) {
   const Method& method = found->second;
   call.method = &method;
   call.params = std::move(params);
-  call.failure = check_params(method, call.params);
+  call.failure = check_params(method, call.params, world_.update_flag_known());
   if (call.failure) return call;
   if (!utf8) {
     call.failure = invalid_value(method, call.params);

@@ -181,6 +181,18 @@ TEST_F(XenCallsTest, NvramKeepsOtherEntriesAndTheFlagTravels) {
             R"({"EFI-variables":"VkFSUx==","other":"x"})");
 }
 
+TEST_F(XenCallsTest, AnOlderXapiKnowsNoUpdateFlag) {
+  world.set_update_flag_known(false);
+  EXPECT_EQ(error("VM.set_NVRAM_EFI_variables", {session, vm.ref, "a", "yes"})[0],
+            "MESSAGE_PARAMETER_COUNT_MISMATCH");
+  EXPECT_EQ(vm.nvram_updates, 0u);
+  EXPECT_TRUE(call("VM.set_NVRAM_EFI_variables", {session, vm.ref, "a"}));
+  EXPECT_EQ(vm.nvram_updates, 1u);
+  EXPECT_EQ(vm.nvram_history.back(), digest_of("a"));
+  world.set_update_flag_known(true);
+  EXPECT_TRUE(call("VM.set_NVRAM_EFI_variables", {session, vm.ref, "b", "yes"}));
+}
+
 TEST_F(XenCallsTest, MessagesAreKept) {
   const JsonArray good = {session, "VM_SECURE_BOOT_FAILED", 5, "VM", vm_uuid.str(), "text"};
   EXPECT_TRUE(text("message.create", good).starts_with("OpaqueRef:"));

@@ -26,6 +26,14 @@ std::optional<Slot> find_conflict(const Contents& current, std::span<const SlotW
   return std::nullopt;
 }
 
+bool all_done_in(const Contents& current, std::span<const SlotWrite> writes) {
+  // Only a write brings a flag upstream; what was accepted once has brought its own.
+  const auto flagged = [](const SlotWrite& write) {
+    return write.slot == Slot::nvram && write.update != UpdateFlag::no && !write.accepted_before;
+  };
+  return all_stand_in(current, writes) && std::ranges::none_of(writes, flagged);
+}
+
 bool all_stand_in(const Contents& current, std::span<const SlotWrite> writes) {
   return std::ranges::all_of(
       writes, [&current](const SlotWrite& write) { return current[write.slot] == write.value; });

@@ -18,6 +18,10 @@ namespace guard::upstream {
 ///   - when a value stands there that was known before the write was accepted.
 std::optional<Slot> find_conflict(const Contents& current, std::span<const SlotWrite> writes);
 
+/// Whether nothing is left to be done: every value stands in `current`, and none is to be written all the
+/// same because of its update flag.
+bool all_done_in(const Contents& current, std::span<const SlotWrite> writes);
+
 /// Whether every value to be written stands in `current`.
 bool all_stand_in(const Contents& current, std::span<const SlotWrite> writes);
 

@@ -17,6 +17,8 @@ class Run : public std::enable_shared_from_this<Run> {
 
   void start() {
     for (const SlotWrite& write : delivery_.writes) {
+      flag_ = write.update;
+      if (write.slot == Slot::nvram) continue;
       if (!wire::is_packable_field(write.value.view())) {
         return end(Outcome::Kind::payload, "a value with a space cannot be stored");
       }
@@ -48,7 +50,7 @@ class Run : public std::enable_shared_from_this<Run> {
   }
 
   void read() {
-    tools_.store.read(vm(), deadline(), [self = shared_from_this()](VtpmStore::ReadResult read) {
+    tools_.store.read(vm(), deadline(), [self = shared_from_this()](DeviceStore::ReadResult read) {
       if (read) return self->merge(std::move(*read));
       self->tools_.health.judge(std::move(read.error()),
                                 [self](Failure failure) { self->end(std::move(failure)); });
@@ -58,7 +60,7 @@ class Run : public std::enable_shared_from_this<Run> {
   /// Before the contents are read, so that little time lies between reading and writing them.
   void ask_residence() {
     if (const References* references = tools_.store.references(vm())) return ask_residence(references->vm);
-    tools_.store.read(vm(), deadline(), [self = shared_from_this()](VtpmStore::ReadResult read) {
+    tools_.store.read(vm(), deadline(), [self = shared_from_this()](DeviceStore::ReadResult read) {
       if (read) return self->ask_residence(std::move(read->references.vm));
       self->tools_.health.judge(std::move(read.error()),
                                 [self](Failure failure) { self->end(std::move(failure)); });
@@ -84,14 +86,14 @@ class Run : public std::enable_shared_from_this<Run> {
                         [self = shared_from_this()](Failure judged) { self->end(std::move(judged)); });
   }
 
-  void merge(VtpmStore::Read read) {
+  void merge(DeviceStore::Read read) {
     found_ = read.contents;
     if (const auto slot = find_conflict(read.contents, delivery_.writes)) {
       epoch_ = read.epoch;
       return end(Outcome::Kind::conflict,
                  "another value of " + std::string(name_of(*slot)) + " stands there");
     }
-    if (all_stand_in(read.contents, delivery_.writes)) {
+    if (all_done_in(read.contents, delivery_.writes)) {
       epoch_ = read.epoch;
       return delivered(std::move(read.contents));
     }
@@ -103,14 +105,14 @@ class Run : public std::enable_shared_from_this<Run> {
     for (const SlotWrite& write : delivery_.writes) contents[write.slot] = write.value;
     contents.vtpm = references.vtpm_uuid;
     epoch_ = tools_.session.epoch();
-    // The vTPM may be shared with `self`; the request is encoded before update() returns.
-    auto answered = [self = shared_from_this(), contents](VtpmStore::UpdateResult result) mutable {
+    // The references may be shared with `self`; the request is encoded before update() returns.
+    auto answered = [self = shared_from_this(), contents](DeviceStore::UpdateResult result) mutable {
       self->updated(std::move(result), std::move(contents));
     };
-    tools_.store.update(references, contents, deadline(), std::move(answered));
+    tools_.store.update(references, contents, flag_, deadline(), std::move(answered));
   }
 
-  void updated(VtpmStore::UpdateResult result, Contents contents) {
+  void updated(DeviceStore::UpdateResult result, Contents contents) {
     if (!result) return refused(std::move(result.error()));
     if (delivery_.verify) return read_back(std::move(contents));
     delivered(std::move(contents));
@@ -137,7 +139,7 @@ class Run : public std::enable_shared_from_this<Run> {
 
   void read_back(Contents contents) {
     tools_.store.read(
-        vm(), deadline(), [self = shared_from_this(), vtpm = contents.vtpm](VtpmStore::ReadResult read) {
+        vm(), deadline(), [self = shared_from_this(), vtpm = contents.vtpm](DeviceStore::ReadResult read) {
           if (!read) {
             self->end(Outcome::Kind::unknown, "reading back: " + read.error().reason);
           } else if (read->contents.vtpm != vtpm || !all_stand_in(read->contents, self->delivery_.writes)) {
@@ -180,6 +182,7 @@ class Run : public std::enable_shared_from_this<Run> {
   const DeliveryTools tools_;
   Delivery delivery_;
   std::function<void(Outcome)> done_;
+  UpdateFlag flag_ = UpdateFlag::no;
   Epoch epoch_ = 0;                ///< in which the update was sent
   bool again_ = false;             ///< references were refused once
   std::optional<Contents> found_;  ///< what stood there before
@@ -187,7 +190,7 @@ class Run : public std::enable_shared_from_this<Run> {
 
 }  // namespace
 
-void deliver_vtpm(const DeliveryTools& tools, Delivery delivery, std::function<void(Outcome)> done) {
+void deliver_to(const DeliveryTools& tools, Delivery delivery, std::function<void(Outcome)> done) {
   std::make_shared<Run>(tools, std::move(delivery), std::move(done))->start();
 }
 

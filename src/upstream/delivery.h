@@ -1,4 +1,4 @@
-// One delivery to a vTPM: from the values to be written to the outcome. Thread: the loop thread.
+// One delivery to a device: from the values to be written to the outcome. Thread: the loop thread.
 #pragma once
 
 #include <chrono>
@@ -6,9 +6,9 @@
 
 #include "guard/upstream.h"
 #include "net/loop.h"
+#include "upstream/device_store.h"
 #include "upstream/health_check.h"
 #include "upstream/residence.h"
-#include "upstream/vtpm_store.h"
 #include "upstream/xapi_session.h"
 
 namespace guard::upstream {
@@ -17,7 +17,7 @@ namespace guard::upstream {
 struct DeliveryTools {
   net::Loop& loop;
   XapiSession& session;
-  VtpmStore& store;
+  DeviceStore& store;
   HealthCheck& health;
   Residence& residence;
   std::chrono::milliseconds patience;  ///< for everything but the update's answer
@@ -27,11 +27,11 @@ struct DeliveryTools {
 /// the return, unless the tools are destroyed first.
 ///
 ///   base given:   session and references still good?  no -> stale
-///                 merge, one VTPM.set_contents
-///   no base:      does the VM run elsewhere (when that is to be asked)? VTPM.get_contents; conflict (P14)?
-///                 nothing to do? else merge, set_contents;
+///                 merge, one update
+///   no base:      does the VM run elsewhere (when that is to be asked)? read; conflict (P14)?
+///                 nothing to do? else merge, update;
 ///                 references refused by the update: all of it once more
-///   verify:       VTPM.get_contents after a successful update
-void deliver_vtpm(const DeliveryTools& tools, Delivery delivery, std::function<void(Outcome)> done);
+///   verify:       read after a successful update
+void deliver_to(const DeliveryTools& tools, Delivery delivery, std::function<void(Outcome)> done);
 
 }  // namespace guard::upstream

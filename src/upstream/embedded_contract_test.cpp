@@ -16,9 +16,17 @@ namespace {
 const Uuid vms[] = {*Uuid::parse("3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10"),
                     *Uuid::parse("b1c0e5a3-8f5b-4c0e-9d2b-6a1e5b7c9d11")};
 
+struct Lines final : Logger {
+  std::vector<std::string> lines;
+  void log(LogLevel, std::string_view event, std::initializer_list<Field> fields) override {
+    lines.push_back(log_line(event, fields));
+  }
+  bool enabled(LogLevel) const override { return true; }
+};
+
 class EmbeddedBackend final : public ContractBackend {
  public:
-  EmbeddedBackend() : upstream_(*make_embedded_upstream(loop_, place_.options(), null_logger())) {}
+  EmbeddedBackend() : upstream_(*make_embedded_upstream(loop_, place_.options(), log_)) {}
   net::Loop& loop() override { return loop_; }
   Upstream& upstream() override { return *upstream_; }
   Uuid vm(int which) override { return vms[which]; }
@@ -42,6 +50,19 @@ class EmbeddedBackend final : public ContractBackend {
   bool still_damaged(const Uuid& vm) override {
     return place_.number("SELECT count(*) = 3 AND max(bytes) = x'00' FROM value WHERE " + of(vm)) == 1;
   }
+  std::string variables(const Uuid& vm) override {
+    return std::string(place_.contents({vm, Device::uefi})[Slot::nvram].view());
+  }
+  void store_variables(const Uuid& vm, std::string value) override {
+    place_.write({vm, Device::uefi}, {{Slot::nvram, 0, Value(std::move(value)), {}, {}, true}});
+  }
+  std::optional<unsigned> alerts(const Uuid& vm) override {
+    unsigned count = 0;
+    for (const std::string& line : log_.lines) {
+      if (line.starts_with("vm_secure_boot_failed") && line.find(vm.str()) != std::string::npos) ++count;
+    }
+    return count;
+  }
   bool run_elsewhere(const Uuid&) override { return false; }
   void go_away() override { std::rename(place_.file().c_str(), aside().c_str()); }
   void come_back() override { std::rename(aside().c_str(), place_.file().c_str()); }
@@ -53,6 +74,7 @@ class EmbeddedBackend final : public ContractBackend {
   }
 
   StorePlace place_;
+  Lines log_;
   net::Loop loop_;
   std::unique_ptr<EmbeddedUpstream> upstream_;
 };

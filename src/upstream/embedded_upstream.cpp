@@ -61,7 +61,7 @@ class Queue {
   bool ended_ = false;
 };
 
-class Embedded final : public EmbeddedUpstream {
+class Embedded final : public EmbeddedUpstream, public UefiUpstream {
  public:
   Embedded(net::Loop& loop, EmbeddedOptions options, Logger& log)
       : loop_(loop),
@@ -86,6 +86,22 @@ class Embedded final : public EmbeddedUpstream {
   UpstreamLimits limits() const override { return {limits::embedded_vtpm, limits::embedded_nvram, true}; }
   void set_events(UpstreamEvents* events) override { events_ = events; }
   Result<> supports(Device) const override { return {}; }
+  UefiUpstream* uefi() override { return this; }
+
+  /// Where there is no toolstack, the log is what operators read. The text of the alert comes from outside
+  /// and stays out of it.
+  void raise(Alert alert, std::function<void(Outcome)> done) override {
+    log_.log(LogLevel::error, "vm_secure_boot_failed",
+             {{"vm", alert.vm}, {"priority", alert.priority}, {"text_bytes", alert.body.size()}});
+    Outcome outcome;
+    outcome.kind = Outcome::Kind::delivered;
+    done(std::move(outcome));
+  }
+
+  /// Nobody renews certificates here.
+  void certificates_state(Uuid, std::function<void(CertificatesState)> done) override {
+    done({Outcome::Kind::delivered, {}, false, "ok"});
+  }
   Epoch epoch() const override { return epoch_; }
   Figures figures() const override {
     return {{"upstream_sessions", sessions_}, {"upstream_calls_waiting", waiting_.size()}};

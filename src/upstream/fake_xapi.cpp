@@ -63,7 +63,7 @@ std::string FakeXapi::new_reference() {
 
 void FakeXapi::add_vm(const Uuid& vm, const Uuid& vtpm, std::string contents) {
   const std::lock_guard lock(mutex_);
-  FakeVm record{new_reference(), {new_reference()}};
+  FakeVm record{new_reference(), {}, {new_reference()}};
   vtpms_[record.vtpms.front()] = {vtpm.str(), std::move(contents)};
   vms_[vm.str()] = std::move(record);
 }
@@ -117,6 +117,11 @@ void FakeXapi::set_contents(const Uuid& vtpm, std::string contents) {
   }
 }
 
+void FakeXapi::set_nvram(const Uuid& vm, std::string name, std::string value) {
+  const std::lock_guard lock(mutex_);
+  vms_[vm.str()].nvram[std::move(name)] = std::move(value);
+}
+
 void FakeXapi::change_references() {
   const std::lock_guard lock(mutex_);
   std::map<std::string, FakeVtpm> renamed;
@@ -167,7 +172,9 @@ void FakeXapi::serve(PeerConnection& connection) {
     if (json && json->object()) {
       if (const Json* method = json->find("method")) call.method = *method->string();
       if (const Json* number = json->find("id")) id = wire::to_string(*number);
-      for (const Json& param : *json->find("params")->array()) call.params.push_back(*param.string());
+      for (const Json& param : *json->find("params")->array()) {
+        call.params.push_back(param.string() ? *param.string() : wire::to_string(param));
+      }
     }
     Reaction reaction;
     std::string answer;
@@ -237,6 +244,11 @@ std::string FakeXapi::regular_answer(const SeenCall& call, const std::string& id
     }
     return failure({"HANDLE_INVALID", "VM", params[1]}, id);
   }
+  if (call.method == "message.create") return success("OpaqueRef:message", id);
+  if (call.method == "VM.get_NVRAM" || call.method == "VM.set_NVRAM_EFI_variables" ||
+      call.method == "VM.get_secureboot_certificates_state") {
+    return variables_answer(call, id);
+  }
   if (call.method.starts_with("VTPM.")) {
     const auto vtpm = vtpms_.find(params[1]);
     if (vtpm == vtpms_.end()) return failure({"HANDLE_INVALID", "VTPM", params[1]}, id);
@@ -248,6 +260,22 @@ std::string FakeXapi::regular_answer(const SeenCall& call, const std::string& id
     }
   }
   return failure({"MESSAGE_METHOD_UNKNOWN", call.method}, id);
+}
+
+std::string FakeXapi::variables_answer(const SeenCall& call, const std::string& id) {
+  const auto& params = call.params;
+  for (auto& [uuid, vm] : vms_) {
+    if (vm.reference != params[1]) continue;
+    if (call.method == "VM.get_secureboot_certificates_state") return success("update_available", id);
+    if (call.method == "VM.set_NVRAM_EFI_variables") {
+      vm.nvram["EFI-variables"] = params[2];
+      return success("", id);
+    }
+    wire::JsonObject map;
+    for (const auto& [name, value] : vm.nvram) map.emplace_back(name, value);
+    return success(Json(std::move(map)), id);
+  }
+  return failure({"HANDLE_INVALID", "VM", params[1]}, id);
 }
 
 }  // namespace guard::upstream::testing

@@ -55,6 +55,7 @@ struct Reaction {
 
 struct FakeVm {
   std::string reference;
+  std::map<std::string, std::string> nvram;
   std::vector<std::string> vtpms;
 };
 struct FakeVtpm {
@@ -85,6 +86,7 @@ class FakeXapi {
   void hide_vtpm_uuids();
   std::string contents(const Uuid& vtpm);
   void set_contents(const Uuid& vtpm, std::string contents);
+  void set_nvram(const Uuid& vm, std::string name, std::string value);
   void change_references();
   void end_session();
 
@@ -98,6 +100,7 @@ class FakeXapi {
   void serve(net::testing::PeerConnection& connection);
   Reaction reaction_to(const SeenCall& call);
   std::string regular_answer(const SeenCall& call, const std::string& id);
+  std::string variables_answer(const SeenCall& call, const std::string& id);
   std::string new_reference();
 
   const std::string path_;

@@ -45,6 +45,13 @@ class SimulatedBackend final : public ContractBackend {
   }
   void damage(const Uuid& vm) override { sim_.damage(owner(vm)); }
   bool still_damaged(const Uuid& vm) override { return sim_.is_damaged(owner(vm)); }
+  std::string variables(const Uuid& vm) override {
+    return std::string(sim_.accepted({vm, Device::uefi})[Slot::nvram].view());
+  }
+  void store_variables(const Uuid& vm, std::string value) override {
+    sim_.edit({vm, Device::uefi}, Slot::nvram, Value(std::move(value)), loop_.now());
+  }
+  std::optional<unsigned> alerts(const Uuid&) override { return std::nullopt; }
   bool run_elsewhere(const Uuid& vm) override {
     sim_.set_elsewhere(vm, true);
     return true;

@@ -33,6 +33,11 @@ class ContractBackend {
   /// damage() made of them.
   virtual void damage(const Uuid& vm) = 0;
   virtual bool still_damaged(const Uuid& vm) = 0;
+  /// A VM's UEFI variables as they are stored, empty when there are none; and a change made by somebody else.
+  virtual std::string variables(const Uuid& vm) = 0;
+  virtual void store_variables(const Uuid& vm, std::string value) = 0;
+  /// How many alerts of a VM have arrived; nullopt where nobody takes any.
+  virtual std::optional<unsigned> alerts(const Uuid& vm) = 0;
   /// The VM runs on another host from now on. False where there is only one host.
   virtual bool run_elsewhere(const Uuid& vm) = 0;
   /// Cuts it off, and lets it come back in a new session with what it had accepted.

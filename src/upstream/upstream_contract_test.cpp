@@ -372,5 +372,124 @@ INSTANTIATE_TEST_SUITE_P(Every, UpstreamContract,
                          ::testing::Values(xapi_backend(), embedded_backend(), simulated_backend()),
                          [](const auto& param_info) { return param_info.param.name; });
 
+// --- UEFI variables ---------------------------------------------------------------------------------------
+
+class UefiContract : public UpstreamContract {
+ protected:
+  Delivery variables(std::string value, std::vector<Digest> known = {}) {
+    Delivery delivery;
+    delivery.owner = {vm, Device::uefi};
+    delivery.writes = {write_of(Slot::nvram, std::move(value), std::move(known))};
+    return delivery;
+  }
+  Fetched fetch_variables(const Uuid& owner) {
+    std::optional<Fetched> fetched;
+    backend->upstream().fetch({owner, Device::uefi}, [&fetched](Fetched got) { fetched = std::move(got); });
+    EXPECT_TRUE(run_until(
+        backend->loop(), [&fetched] { return fetched.has_value(); },
+        limits::read_patience + std::chrono::seconds(2)));
+    return fetched ? std::move(*fetched) : Fetched{};
+  }
+  Outcome raise(const Uuid& about, std::string body) {
+    std::optional<Outcome> outcome;
+    backend->upstream().uefi()->raise({about, 5, Value(std::move(body))},
+                                      [&outcome](Outcome got) { outcome = std::move(got); });
+    EXPECT_TRUE(run_until(backend->loop(), [&outcome] { return outcome.has_value(); }));
+    return outcome ? std::move(*outcome) : Outcome{};
+  }
+};
+
+TEST_P(UefiContract, AVmWithoutVariablesHasNoneAndThatIsCertain) {
+  const Fetched fetched = fetch_variables(vm);
+  ASSERT_EQ(fetched.kind, Kind::delivered) << fetched.reason;
+  EXPECT_EQ(fetched.contents.slots, Contents().slots);
+  EXPECT_TRUE(fetched.contents.nvram_map.empty());
+  EXPECT_GT(fetched.epoch, 0u);
+}
+
+TEST_P(UefiContract, WhatWasDeliveredStandsThereAndIsRead) {
+  const std::string value = "<&>\"" + std::string(130 * limits::KiB, 'v');
+  const Outcome outcome = deliver(variables(value));
+  ASSERT_EQ(outcome.kind, Kind::delivered) << outcome.reason;
+  ASSERT_TRUE(outcome.contents);
+  EXPECT_EQ(backend->variables(vm), value);
+  const Fetched fetched = fetch_variables(vm);
+  ASSERT_EQ(fetched.kind, Kind::delivered);
+  EXPECT_EQ(fetched.contents[Slot::nvram].view(), value);
+  EXPECT_EQ(fetched.epoch, outcome.epoch);
+  EXPECT_EQ(fetched.contents[Slot::permall].view(), "") << "the vTPM is another device";
+}
+
+TEST_P(UefiContract, ABaseIsGoodForItsSessionOnly) {
+  const Outcome first = deliver(variables("1"));
+  Delivery second = variables("2");
+  second.base = first.contents;
+  second.base_epoch = first.epoch;
+  EXPECT_EQ(deliver(second).kind, Kind::delivered);
+  second.base_epoch = first.epoch + 1;
+  second.writes[0].value = Value("3");
+  EXPECT_EQ(deliver(second).kind, Kind::stale);
+  EXPECT_EQ(backend->variables(vm), "2");
+}
+
+TEST_P(UefiContract, SomebodyElsesVariablesAreNotOverwritten) {
+  backend->store_variables(vm, "foreign");
+  const Outcome conflict = deliver(variables("mine", {digest_of("old")}));
+  ASSERT_EQ(conflict.kind, Kind::conflict);
+  ASSERT_TRUE(conflict.found);
+  EXPECT_EQ((*conflict.found)[Slot::nvram].view(), "foreign");
+  EXPECT_EQ(backend->variables(vm), "foreign");
+  EXPECT_EQ(deliver(variables("mine", {digest_of("foreign")})).kind, Kind::delivered);
+  EXPECT_EQ(backend->variables(vm), "mine");
+}
+
+TEST_P(UefiContract, VerifiedDeliveriesAreDeliveries) {
+  Delivery delivery = variables("1");
+  delivery.verify = true;
+  EXPECT_EQ(deliver(delivery).kind, Kind::delivered);
+}
+
+TEST_P(UefiContract, ValuesUpToItsLimitAreTakenAndLargerOnesNever) {
+  const std::size_t room = backend->upstream().limits().nvram;
+  EXPECT_EQ(deliver(variables(std::string(room, 'a'))).kind, Kind::delivered);
+  const Outcome outcome = deliver(variables(std::string(room + 1000, 'b')));
+  EXPECT_EQ(outcome.kind, Kind::payload);
+  EXPECT_FALSE(outcome.upstream_suspect);
+}
+
+TEST_P(UefiContract, WhileItIsAwayEverythingIsTransientAndSuspect) {
+  ASSERT_EQ(deliver(variables("1")).kind, Kind::delivered);
+  backend->go_away();
+  const Outcome outcome = deliver(variables("2"));
+  EXPECT_EQ(outcome.kind, Kind::transient);
+  EXPECT_TRUE(outcome.upstream_suspect);
+  const Fetched fetched = fetch_variables(vm);
+  EXPECT_EQ(fetched.kind, Kind::transient) << "unknown is not empty";
+}
+
+TEST_P(UefiContract, AlertsArriveAndCertificatesHaveAState) {
+  UefiUpstream* uefi = backend->upstream().uefi();
+  ASSERT_EQ(uefi != nullptr, backend->alerts(vm).has_value());
+  if (uefi == nullptr) return;
+  const Outcome outcome = raise(vm, "the text");
+  EXPECT_EQ(outcome.kind, Kind::delivered) << outcome.reason;
+  EXPECT_EQ(backend->alerts(vm), 1u);
+  EXPECT_EQ(backend->alerts(backend->vm(1)), 0u);
+  std::optional<CertificatesState> state;
+  uefi->certificates_state(vm, [&state](CertificatesState got) { state = std::move(got); });
+  ASSERT_TRUE(run_until(backend->loop(), [&state] { return state.has_value(); }));
+  EXPECT_EQ(state->kind, Kind::delivered) << state->reason;
+  EXPECT_EQ(state->state, "ok");
+  if (const auto missing = backend->missing_vm()) {
+    const Outcome refused = raise(*missing, "x");
+    EXPECT_EQ(refused.kind, Kind::lane);
+    EXPECT_FALSE(refused.upstream_suspect);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, UefiContract,
+                         ::testing::Values(xapi_backend(), embedded_backend(), simulated_backend()),
+                         [](const auto& param_info) { return param_info.param.name; });
+
 }  // namespace
 }  // namespace guard::upstream::testing

@@ -16,28 +16,6 @@ Failure malformed(Method method, std::string_view what) {
 
 }  // namespace
 
-const References* ReferenceCache::find(const Uuid& vm) {
-  const auto found = index_.find(vm);
-  if (found == index_.end()) return nullptr;
-  entries_.splice(entries_.begin(), entries_, found->second);
-  return &found->second->second;
-}
-
-void ReferenceCache::put(const Uuid& vm, References references) {
-  drop(vm);
-  if (index_.size() >= capacity_) drop(entries_.back().first);
-  entries_.emplace_front(vm, std::move(references));
-  index_.emplace(vm, entries_.begin());
-}
-
-void ReferenceCache::drop(const Uuid& vm) {
-  const auto found = index_.find(vm);
-  if (found == index_.end()) return;
-  const auto entry = found->second;
-  index_.erase(found);
-  entries_.erase(entry);
-}
-
 struct VtpmStore::Reading {
   Uuid vm;
   Time deadline{};
@@ -143,7 +121,7 @@ void VtpmStore::failed(std::shared_ptr<Reading> reading, Failure failure) {
   reading->done(std::unexpected(std::move(failure)));
 }
 
-void VtpmStore::update(const References& references, const Contents& contents, Time send_by,
+void VtpmStore::update(const References& references, const Contents& contents, UpdateFlag, Time send_by,
                        std::function<void(UpdateResult)> done) {
   const std::string packed = wire::pack_vtpm_contents(contents);
   calls_.call(Method::vtpm_set_contents, {session_.current()->reference, references.vtpm, packed},

@@ -30,7 +30,7 @@ Failure transport_failure(Method method, const net::HttpResult& result) {
 XapiCalls::XapiCalls(net::Loop& loop, PoolOptions options, Logger& log)
     : log_(log), pool_(loop, std::move(options)) {}
 
-void XapiCalls::call(Method method, std::initializer_list<std::string_view> params, CallTimes times,
+void XapiCalls::call(Method method, std::initializer_list<Param> params, CallTimes times,
                      std::function<void(CallResult)> done) {
   const std::uint64_t id = ++last_id_;
   net::HttpCall call;

@@ -50,7 +50,7 @@ class XapiCalls {
   /// `done` comes exactly once; before the return only when the request would exceed the size that xapi
   /// takes (Failure::Kind::payload, nothing sent). Failure::Kind::unknown is given only for an update whose
   /// request the kernel took completely.
-  void call(Method method, std::initializer_list<std::string_view> params, CallTimes times,
+  void call(Method method, std::initializer_list<Param> params, CallTimes times,
             std::function<void(CallResult)> done);
 
   XapiCounters& counters() { return counters_; }

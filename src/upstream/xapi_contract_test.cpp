@@ -64,6 +64,22 @@ class XapiBackend final : public ContractBackend {
   }
   void damage(const Uuid& vm) override { sim_.set_contents(vm, "two fields"); }
   bool still_damaged(const Uuid& vm) override { return sim_.contents(vm) == "two fields"; }
+  std::string variables(const Uuid& vm) override {
+    const wire::Json dump = sim_.control("sim.dump", {{"vm", vm.str()}, {"history", false}});
+    const wire::Json* value = dump.find("vms")->array()->front().find("nvram")->find("EFI-variables");
+    return value != nullptr ? *value->string() : "";
+  }
+  void store_variables(const Uuid& vm, std::string value) override {
+    edit(vm, "set_nvram", {{"name", "EFI-variables"}, {"value", std::move(value)}});
+  }
+  std::optional<unsigned> alerts(const Uuid& vm) override {
+    unsigned count = 0;
+    const wire::Json dump = sim_.control("sim.dump");
+    for (const wire::Json& message : *dump.find("messages")->array()) {
+      if (*message.find("object")->string() == vm.str()) ++count;
+    }
+    return count;
+  }
   bool run_elsewhere(const Uuid& vm) override {
     edit(vm, "set_power_state", {{"power_state", "Running"}});
     edit(vm, "set_resident_on", {{"host", numbered(0xd0, 2).str()}});

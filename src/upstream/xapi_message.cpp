@@ -16,7 +16,11 @@ constexpr std::array<std::string_view, method_count> names{"session.login_with_p
                                                            "VTPM.set_contents",
                                                            "VM.get_power_state",
                                                            "VM.get_resident_on",
-                                                           "host.get_uuid"};
+                                                           "host.get_uuid",
+                                                           "VM.get_NVRAM",
+                                                           "VM.set_NVRAM_EFI_variables",
+                                                           "VM.get_secureboot_certificates_state",
+                                                           "message.create"};
 
 constexpr std::size_t max_reason = 200;
 
@@ -85,9 +89,12 @@ std::string reason_of(const XapiError& error) {
 
 std::string_view name_of(Method method) { return names[static_cast<std::size_t>(method)]; }
 
-std::string encode_call(Method method, std::span<const std::string_view> params, std::uint64_t id) {
+std::string encode_call(Method method, std::span<const Param> params, std::uint64_t id) {
   std::size_t size = 64 + name_of(method).size();
-  for (const std::string_view param : params) size += param.size() + 3;
+  for (const Param& param : params) {
+    const auto* text = std::get_if<std::string_view>(&param.value);
+    size += (text != nullptr ? text->size() : 20) + 3;
+  }
   std::string out;
   out.reserve(size);
   out += R"({"method":")";
@@ -95,7 +102,11 @@ std::string encode_call(Method method, std::span<const std::string_view> params,
   out += R"(","params":[)";
   for (std::size_t i = 0; i < params.size(); ++i) {
     if (i != 0) out += ',';
-    wire::append_string(out, params[i]);
+    if (const auto* text = std::get_if<std::string_view>(&params[i].value)) {
+      wire::append_string(out, *text);
+    } else {
+      out += std::to_string(std::get<std::int64_t>(params[i].value));
+    }
   }
   out += R"(],"id":)";
   out += std::to_string(id);

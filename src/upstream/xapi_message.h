@@ -30,15 +30,31 @@ enum class Method : std::uint8_t {
   vm_get_power_state,
   vm_get_resident_on,
   host_get_uuid,
+  vm_get_nvram,
+  vm_set_nvram,
+  vm_get_certificates_state,
+  message_create,
 };
-inline constexpr std::size_t method_count = 10;
+inline constexpr std::size_t method_count = 14;
 /// As on the wire: "VM.get_by_uuid".
 std::string_view name_of(Method method);
-/// Whether it changes a vTPM; all others may be repeated without harm.
-constexpr bool is_update(Method method) { return method == Method::vtpm_set_contents; }
+/// Whether it changes what xapi holds; all others may be repeated without harm.
+constexpr bool is_update(Method method) {
+  return method == Method::vtpm_set_contents || method == Method::vm_set_nvram ||
+         method == Method::message_create;
+}
 
-/// {"method":NAME,"params":[...],"id":ID}; all parameters are strings, the session first.
-std::string encode_call(Method method, std::span<const std::string_view> params, std::uint64_t id);
+/// A parameter of a call: a text, which must outlive the object, or a number.
+struct Param {
+  Param(std::string_view text) : value(text) {}
+  Param(const std::string& text) : value(std::string_view(text)) {}
+  Param(const char* text) : value(std::string_view(text)) {}
+  Param(std::int64_t number) : value(number) {}
+  std::variant<std::string_view, std::int64_t> value;
+};
+
+/// {"method":NAME,"params":[...],"id":ID}; the session comes first.
+std::string encode_call(Method method, std::span<const Param> params, std::uint64_t id);
 
 /// A refusal by xapi.
 struct XapiError {

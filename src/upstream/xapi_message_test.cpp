@@ -12,7 +12,7 @@ using Kind = Failure::Kind;
 constexpr std::string_view session = "OpaqueRef:0b5c2d0e-5f0a-4f57-8d0c-3b1a2c4d5e6f";
 constexpr std::string_view vtpm = "OpaqueRef:2a3b4c5d-6e7f-4081-92a3-b4c5d6e7f809";
 
-std::string encode(Method method, std::vector<std::string_view> params, std::uint64_t id) {
+std::string encode(Method method, std::vector<Param> params, std::uint64_t id) {
   return encode_call(method, params, id);
 }
 

@@ -6,10 +6,12 @@
 #include <string_view>
 #include <utility>
 
+#include "upstream/alert_call.h"
 #include "upstream/delivery.h"
 #include "upstream/health_check.h"
 #include "upstream/residence.h"
 #include "upstream/socket_watch.h"
+#include "upstream/variable_store.h"
 #include "upstream/vtpm_store.h"
 #include "upstream/xapi_session.h"
 
@@ -28,14 +30,15 @@ PoolOptions pool_options(const XapiOptions& options) {
   return pool;
 }
 
-class Xapi final : public XapiUpstream {
+class Xapi final : public XapiUpstream, public UefiUpstream {
  public:
   Xapi(net::Loop& loop, const XapiOptions& options, Logger& log)
       : loop_(loop),
         options_(options),
         calls_(loop, pool_options(options), log),
         session_(loop, calls_, {options.client_version, options.login_timeout}, log),
-        store_(calls_, session_, log, limits::reference_cache),
+        vtpms_(calls_, session_, log, limits::reference_cache),
+        variables_(calls_, session_, log, limits::reference_cache),
         health_(loop, session_, options.probe_timeout),
         residence_(session_, options.host),
         watch_(loop, options.uri.substr(scheme.size()), [this] {
@@ -53,24 +56,18 @@ class Xapi final : public XapiUpstream {
 
   void set_events(UpstreamEvents* events) override { events_ = events; }
 
-  Result<> supports(Device device) const override {
-    if (device == Device::vtpm) return {};
-    return std::unexpected(Error::invalid("UEFI variables are not served through xapi by this version"));
-  }
+  Result<> supports(Device) const override { return {}; }
+  UefiUpstream* uefi() override { return this; }
 
   void deliver(Delivery delivery, std::function<void(Outcome)> done) override {
-    assert(supports(delivery.owner.device));
     for (const SlotWrite& write : delivery.writes) assert(device_of(write.slot) == delivery.owner.device);
-    deliver_vtpm({loop_, session_, store_, health_, residence_, options_.upstream_timeout},
-                 std::move(delivery), std::move(done));
+    deliver_to(
+        {loop_, session_, store_of(delivery.owner.device), health_, residence_, options_.upstream_timeout},
+        std::move(delivery), std::move(done));
   }
 
   void fetch(Owner owner, std::function<void(Fetched)> done) override {
-    assert(supports(owner.device));
-    // What remains of the patience is for a second opinion on a failure.
-    const Time deadline =
-        loop_.now() + std::max(options_.read_patience - options_.probe_timeout, options_.read_patience / 2);
-    store_.read(owner.vm, deadline, [this, done = std::move(done)](VtpmStore::ReadResult read) {
+    auto answered = [this, done = std::move(done)](DeviceStore::ReadResult read) {
       if (read) {
         Fetched fetched;
         fetched.kind = Outcome::Kind::delivered;
@@ -86,7 +83,27 @@ class Xapi final : public XapiUpstream {
         fetched.epoch = session_.epoch();
         done(std::move(fetched));
       });
-    });
+    };
+    store_of(owner.device).read(owner.vm, read_deadline(), std::move(answered));
+  }
+
+  void certificates_state(Uuid vm, std::function<void(CertificatesState)> done) override {
+    auto answered = [this, done = std::move(done)](VariableStore::StateResult state) {
+      if (state) return done({Outcome::Kind::delivered, {}, false, std::move(*state)});
+      health_.judge(std::move(state.error()), [done](Failure failure) {
+        const bool vm_only = failure.kind == Failure::Kind::vm;
+        done({vm_only ? Outcome::Kind::lane : Outcome::Kind::transient,
+              std::move(failure.reason),
+              failure.host_wide,
+              {}});
+      });
+    };
+    variables_.certificates_state(vm, read_deadline(), std::move(answered));
+  }
+
+  void raise(Alert alert, std::function<void(Outcome)> done) override {
+    raise_alert({calls_, session_, health_}, std::move(alert), loop_.now() + options_.upstream_timeout,
+                std::move(done));
   }
 
   void probe(std::function<void(Outcome)> done) override {
@@ -113,6 +130,16 @@ class Xapi final : public XapiUpstream {
   void logout(std::function<void()> done) override { session_.logout(std::move(done)); }
 
  private:
+  DeviceStore& store_of(Device device) {
+    if (device == Device::uefi) return variables_;
+    return vtpms_;
+  }
+  /// What remains of the patience is for a second opinion on a failure.
+  Time read_deadline() const {
+    return loop_.now() +
+           std::max(options_.read_patience - options_.probe_timeout, options_.read_patience / 2);
+  }
+
   net::Loop& loop_;
   const XapiOptions options_;
   UpstreamEvents* events_ = nullptr;
@@ -120,7 +147,8 @@ class Xapi final : public XapiUpstream {
   // waiting are destroyed uncalled.
   XapiCalls calls_;
   XapiSession session_;
-  VtpmStore store_;
+  VtpmStore vtpms_;
+  VariableStore variables_;
   HealthCheck health_;
   Residence residence_;
   SocketWatch watch_;

@@ -4,7 +4,8 @@
 // more. An update is never cancelled and never repeated here: once its request was sent completely, only its
 // answer or the loss of the connection ends it.
 //
-// Serves vTPMs. UEFI variables have calls of their own and are not served by this version: see supports().
+// UEFI variables have a call of their own, which needs no merging: xapi replaces their entry of the NVRAM map
+// under a lock of its own. A write of theirs costs one call too, once what stands there is known.
 //
 // Thread: everything is called, and calls back, on the thread of the loop. The object must not be destroyed
 // from within one of its own callbacks. After its destruction no callback comes any more; connections are
