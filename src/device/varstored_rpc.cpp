@@ -256,7 +256,7 @@ void Service::ask(Exchange exchange, bool in_order, Patience::Attempt attempt) {
                        if (const auto self = weak.lock()) self->report_waiting(first);
                      },
                  .done =
-                     [weak = weak_from_this(), shared](UefiOutcome outcome, std::string body) {
+                     [weak = weak_from_this(), shared](const UefiOutcome& outcome, std::string body) {
                        const auto self = weak.lock();
                        if (!self) return;
                        if (outcome.kind == UefiOutcome::Kind::done) {
@@ -313,8 +313,8 @@ net::Server::Handler make_varstored_handler(UefiAccess& access, net::Loop& loop,
                                             VarstoredStats& stats, Logger& log) {
   return [service = std::make_shared<Service>(access, loop, options, stats, log)](net::Request request,
                                                                                   net::Responder respond) {
-    const auto kept = service;  // an answer may end the Server, and with it this handler
-    kept->handle(std::move(request), std::move(respond));
+    // An answer may end the Server, and with it this handler.
+    std::shared_ptr<Service>(service)->handle(std::move(request), std::move(respond));
   };
 }
 
