@@ -156,6 +156,8 @@ struct UpstreamLimits {
   std::size_t nvram = 0;
   /// What was accepted is durable: nothing needs to be retained after it was delivered (P13).
   bool accepted_is_durable = false;
+  /// An update under way ends with this process: when the next one begins, it has taken effect or never will.
+  bool ends_with_process = false;
 };
 
 class Upstream {

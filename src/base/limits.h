@@ -126,12 +126,42 @@ inline constexpr int embedded_log_pages = 1000;
 /// Option queue-capacity: entries whose values stay in memory while pending, and their bytes.
 inline constexpr std::size_t queue_entries = 512;
 inline constexpr std::size_t queue_bytes = 32 * MiB;
+/// Notes of updates under way that survive this process, 128 bytes each: twice as many as there can be device
+/// sockets. When there are more, a crash leaves every lane in doubt.
+inline constexpr std::size_t call_notes = 8192;
 /// Known contents cached for one-call direct writes and reads during an outage, all lanes together.
 inline constexpr std::size_t known_bytes = 64 * MiB;
 /// Values handed to the journal and not yet durable, all lanes together; beyond it lanes wait.
 inline constexpr std::size_t commit_bytes = 16 * MiB;
 /// Digests of known upstream values that travel with an entry: the base and up to 15 later ones.
 inline constexpr std::size_t known_digests = 16;
+/// Digests of the values of one slot that stood upstream, kept in memory: as many as a busy vTPM writes in
+/// the five minutes that a crash of xapi may cost; and of all slots together, 32 MiB.
+inline constexpr std::size_t history_slot = 64 * KiB;
+inline constexpr std::size_t history_digests = 2 * MiB;
+/// Option retain: how long a delivered value is kept (P13). xapi writes its database out at least every five
+/// minutes.
+inline constexpr minutes retain{15};
+/// Ends of retentions are gathered, so that one small call serves many lanes.
+inline constexpr seconds retain_step{30};
+/// Values retained in memory, all lanes together; beyond it they are retained in the journal.
+inline constexpr std::size_t retained_bytes = 64 * MiB;
+/// How soon a value that could not be written to the journal for retention is tried again.
+inline constexpr seconds save_retry{5};
+/// A journal that has not gone well within this time is tried by one such value before the others follow; if
+/// it fails, once in this time.
+inline constexpr seconds save_probe{30};
+/// So long the journal must have gone well before its trouble counts as over.
+inline constexpr seconds trouble_quiet{5};
+/// Entries older than this are delivered only after asking where the VM runs.
+inline constexpr seconds residence_age{60};
+/// How long the first read after a socket's birth waits for older entries to be compared with an upstream
+/// that answers.
+inline constexpr seconds verify_patience{2};
+/// vtpm_get_contents and vtpm_set_contents: their caller gives up after 20 s.
+inline constexpr seconds contents_patience{15};
+/// Contents calls of one vTPM that wait.
+inline constexpr std::size_t contents_calls = 16;
 /// How soon a removal that the journal refused is tried again.
 inline constexpr seconds removal_retry{2};
 
@@ -244,6 +274,7 @@ static_assert(switch_answer > max_body_control);
 static_assert(switch_remembered > 2 * switch_requests, "what is not answered yet is never forgotten");
 static_assert(switch_retry_max < contents_age);
 static_assert(device_sockets * 512 <= resume_file_bytes);
+static_assert(call_notes >= 2 * device_sockets);
 static_assert(commit_bytes >= journal_payload);
 static_assert(journal_size <= journal_max);
 static_assert(journal_batch + 2 * journal_payload < journal_size);

@@ -97,6 +97,9 @@ Result<std::unique_ptr<journal::Store>> Buffer::Impl::open_journal(const std::st
   auto store = journal::Store::open(std::move(*journal_dir), {options_.journal_size, options_.journal_max},
                                     random_bits, log_);
   if (!store) return store;
+  auto notes = engine::CallNotes::open(dir, engine::identity_of(dir));
+  if (!notes) return std::unexpected(std::move(notes.error()));
+  notes_ = std::move(*notes);
   lock_ = std::move(*lock);
   (*store)->keep(lock_);  // a call to a disk that hangs may outlive us
   return store;
@@ -138,6 +141,7 @@ void Buffer::Impl::run_thread(std::promise<std::optional<Error>>& opened) {
   engine_.reset();
   answer_the_rest();
   store_.reset();
+  notes_.reset();
   lock_.reset();
 }
 
@@ -149,7 +153,8 @@ void Buffer::Impl::build() {
   host.now = buffer::Loop::now;
   host.wall_ms = wall_ms;
   engine_ = std::make_unique<engine::Engine>(std::move(host), config_of(options_), upstream_, log_);
-  engine_->start(std::move(store_));
+  const bool first_start = store_->recovery().created;
+  engine_->start(std::move(store_), std::move(notes_), first_start);
 }
 
 // --- Requests, on any thread ------------------------------------------------------------------------------
@@ -341,7 +346,7 @@ void Buffer::Impl::continue_stop() {
   asked_for_quiet_ = true;
   // The alarm of begin_stop() ends the waiting; this one's own must not come first.
   const Time never = engine_->now() + options_.close_timeout + std::chrono::minutes(1);
-  engine_->when_quiet(never, [this] { end_stop(true); });
+  engine_->stop(never, [this](bool quiet) { end_stop(quiet); });
 }
 
 void Buffer::Impl::end_stop(bool quiet) {

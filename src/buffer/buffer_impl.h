@@ -101,6 +101,7 @@ class Buffer::Impl {
   // Of the thread that opens, then of the loop's.
   std::shared_ptr<void> lock_;
   std::unique_ptr<journal::Store> store_;
+  std::unique_ptr<engine::CallNotes> notes_;
 
   // Of the loop's thread.
   buffer::ForeignUpstream upstream_;

@@ -48,7 +48,7 @@ class TestUpstream final : public Upstream {
 
   UpstreamLimits limits() const override {
     if (limits_throw) throw 5;
-    return {limit, 0};
+    return {limit, 0, durable};
   }
   void set_events(UpstreamEvents* events) override {
     if (on_set_events) on_set_events(events != nullptr);
@@ -120,6 +120,7 @@ class TestUpstream final : public Upstream {
   std::atomic<unsigned> deliveries = 0;
   std::atomic<unsigned> probes = 0;
   std::size_t limit = std::size_t{1} << 20;
+  bool durable = false;  ///< what it has accepted
   bool limits_throw = false;
   std::string reason = "away";  ///< set before the buffer is opened
   std::function<void(bool set)> on_set_events;

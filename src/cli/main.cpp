@@ -43,6 +43,8 @@ struct Arguments {
   std::uint32_t gid = 0;
   std::string path;
   std::string vtpm;
+  std::string slot;
+  bool force = false;
   bool watch = false;
   bool check = false;
   unsigned interval_seconds = 1;
@@ -212,6 +214,23 @@ int drain(const Arguments& arguments) {
   return refused;
 }
 
+/// `discard` and `deliver --force`.
+int operate(const Arguments& arguments, const char* method, const char* said) {
+  wire::JsonObject named{{"vm_uuid", arguments.vm}};
+  if (!arguments.slot.empty()) named.emplace_back("slot", arguments.slot);
+  const auto done = call(arguments.control_socket, method, std::move(named), patience);
+  if (!done) return report(arguments, done.error());
+  const wire::Json* entries = done->find("entries");
+  const std::string count = entries != nullptr ? wire::to_string(*entries) : "?";
+  arguments.json ? print_json(*done) : print(std::string(said) + count + "\n");
+  return success;
+}
+
+int discard(const Arguments& arguments) { return operate(arguments, "discard", "entries given up: "); }
+int deliver(const Arguments& arguments) {
+  return operate(arguments, "deliver_force", "entries being delivered: ");
+}
+
 /// Accepts what Uuid::parse does and writes it in lower case.
 std::string check_uuid(std::string& text) {
   const auto uuid = Uuid::parse(text);
@@ -260,6 +279,25 @@ void declare_journal(CLI::App& app, Arguments& a, Command& chosen) {
   };
   kept("list", "List it, and the journals set aside", quarantine_list);
   kept("purge", "Remove it; journals set aside stay", quarantine_purge);
+}
+
+/// Declares what an operator does about entries that do not get through.
+template <class Declare>
+void declare_operations(Declare command, Arguments& a) {
+  const auto about = [&a](CLI::App* sub) {
+    sub->add_option("VM_UUID", a.vm, "VM whose entries are meant")
+        ->required()
+        ->transform(CLI::Validator(check_uuid, "", "uuid"));
+    sub->add_option("SLOT", a.slot, "Only this one: permall, savestate or volatilestate")
+        ->check(CLI::IsMember({"permall", "savestate", "volatilestate"}))
+        ->type_name("");
+    return sub;
+  };
+  about(command("discard", "Give up what is pending or parked of a VM", discard));
+  // There is no other way to deliver one VM's entries: what can be delivered is delivered by itself.
+  about(command("deliver", "Deliver it, whatever stands in xapi", deliver))
+      ->add_flag("--force", a.force, "Overwrite what somebody else has stored; must be given")
+      ->required();
 }
 
 /// Declares the commands; the one that was named ends up in `chosen`.
@@ -327,6 +365,7 @@ void declare(CLI::App& app, Arguments& a, Command& chosen) {
       ->type_name("S")
       ->capture_default_str();
 
+  declare_operations(command, a);
   declare_journal(app, a, chosen);
 }
 

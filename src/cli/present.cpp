@@ -162,6 +162,11 @@ std::string present_status(const Json& status) {
   line("held", std::to_string(count(at(status, {"held"}))));
   line("parked", std::to_string(count(at(status, {"parked"}))));
   line("in doubt", text(at(status, {"doubt"})));
+  const auto retained = integer(at(status, {"retained", "entries"}));
+  const auto uncompared = integer(at(status, {"retained", "uncompared"}));
+  line("retained",
+       fmt::format("{}{}", counted(retained, "value", "values"),
+                   uncompared > 0 ? fmt::format(", {} to be compared with xapi", uncompared) : ""));
   line("buffering", text(at(status, {"buffering"})));
   line("journal", journal_text(status));
   line("quarantine", human_size(integer(at(status, {"quarantine_bytes"}))));

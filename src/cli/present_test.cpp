@@ -78,6 +78,7 @@ TEST(Present, ShowsAStatusAlignedAndWithUnits) {
             "held        1\n"
             "parked      0\n"
             "in doubt    0\n"
+            "retained    0 values\n"
             "buffering   enabled\n"
             "journal     ok, 96.2 KiB live of 32.0 MiB, generation 3\n"
             "quarantine  0 B\n"

@@ -124,6 +124,15 @@ class Arguments {
     return uuid.value_or(Uuid());
   }
 
+  /// Absent: nullopt.
+  std::optional<Slot> slot() {
+    if (error_ || request_.params.empty() || request_.params[0].find("slot") == nullptr) return std::nullopt;
+    const std::string name = text("slot");
+    const auto slot = slot_named(name);
+    if (!error_ && !slot) fail("not a slot: " + name);
+    return slot;
+  }
+
   /// The first parameter after the object of named ones.
   std::string unnamed() {
     if (error_) return {};
@@ -213,6 +222,15 @@ Parsed<Command> parse_drain(const Request& request) {
   return command;
 }
 
+template <class Operation>
+Parsed<Command> parse_operation(const Request& request) {
+  Arguments arguments(request);
+  Operation command;
+  command.vm = arguments.uuid("vm_uuid");
+  command.slot = arguments.slot();
+  return arguments.result(command);
+}
+
 Parsed<Command> parse_set_aside(const Request& request) {
   Arguments arguments(request);
   SetJournalAside command;
@@ -264,6 +282,8 @@ std::expected<Command, std::string> parse_request(std::string_view payload) {
   if (method == "status") return GetStatus{};
   if (method == "pending") return ListPending{};
   if (method == "drain") return parse_drain(*request);
+  if (method == "discard") return parse_operation<DiscardEntries>(*request);
+  if (method == "deliver_force") return parse_operation<DeliverByForce>(*request);
   if (method == "quarantine_list") return ListQuarantine{};
   if (method == "quarantine_purge") return PurgeQuarantine{};
   if (method == "journal_set_aside") return parse_set_aside(*request);
@@ -337,6 +357,21 @@ struct Runner {
   void operator()(GetStatus&) { operations.status(std::move(done)); }
   void operator()(ListPending&) { operations.pending(std::move(done)); }
   void operator()(Drain& c) { operations.drain(c.timeout, std::move(done)); }
+  /// Whoever gives data up, or overrides others, is named in the log by what he did.
+  Operations::Done logged(std::string_view event, Uuid vm, std::optional<Slot> slot) {
+    return [done = std::move(done), &log = log, event, vm, slot](Result<Json> result) {
+      const std::string what(slot ? name_of(*slot) : "all");
+      log.log(LogLevel::notice, event,
+              {{"vm", vm}, {"slot", what}, {"error", result ? std::string() : result.error().message}});
+      done(std::move(result));
+    };
+  }
+  void operator()(DiscardEntries& c) {
+    operations.discard(c.vm, c.slot, logged("discarded_by_operator", c.vm, c.slot));
+  }
+  void operator()(DeliverByForce& c) {
+    operations.deliver_by_force(c.vm, c.slot, logged("delivery_forced_by_operator", c.vm, c.slot));
+  }
   void operator()(ListQuarantine&) { operations.quarantine_list(std::move(done)); }
   void operator()(PurgeQuarantine&) { operations.quarantine_purge(std::move(done)); }
   void operator()(SetJournalAside& c) { operations.set_journal_aside(c.directory, std::move(done)); }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <expected>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -57,6 +58,15 @@ struct ListPending {};
 struct Drain {
   std::chrono::milliseconds timeout{};
 };
+/// discard and deliver_force, with "vm_uuid" and the optional parameter "slot" (absent: all slots).
+struct DiscardEntries {
+  Uuid vm;
+  std::optional<Slot> slot;
+};
+struct DeliverByForce {
+  Uuid vm;
+  std::optional<Slot> slot;
+};
 /// quarantine_list, quarantine_purge.
 struct ListQuarantine {};
 struct PurgeQuarantine {};
@@ -64,8 +74,9 @@ struct PurgeQuarantine {};
 struct SetJournalAside {
   std::string directory;
 };
-using Command = std::variant<CreateSocket, DestroySocket, GetContents, SetContents, GetStatus, ListPending,
-                             Drain, ListQuarantine, PurgeQuarantine, SetJournalAside>;
+using Command =
+    std::variant<CreateSocket, DestroySocket, GetContents, SetContents, GetStatus, ListPending, Drain,
+                 DiscardEntries, DeliverByForce, ListQuarantine, PurgeQuarantine, SetJournalAside>;
 
 /// Reads one request. The error is the text for InternalError. As lenient as the original where its clients
 /// may rely on it: unknown parameters are ignored, gid may be decimal text, anything may follow the 36
@@ -92,6 +103,12 @@ class Operations {
   /// Delivers what is pending now, without waiting for back-offs. The object {"drained":bool,"entries":n} is
   /// given as soon as nothing is pending, or after `timeout` with what is left.
   virtual void drain(std::chrono::milliseconds timeout, Done done) = 0;
+  /// Gives up what is pending or parked of a VM. {"entries":n} once that is durable; not_found when there is
+  /// nothing.
+  virtual void discard(Uuid vm, std::optional<Slot> slot, Done done) = 0;
+  /// Delivers it whatever stands upstream. {"entries":n} when that has begun; not_found when there is
+  /// nothing.
+  virtual void deliver_by_force(Uuid vm, std::optional<Slot> slot, Done done) = 0;
   /// {"files":[{"name","bytes"}],"omitted":n,"bytes":n,"set_aside":[names]}: what is kept of damaged ranges
   /// of the journal, and the journals set aside.
   virtual void quarantine_list(Done done) = 0;

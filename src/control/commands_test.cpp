@@ -239,6 +239,28 @@ TEST_F(CommandsTest, PassesTheCallsOfOperatorsOn) {
   EXPECT_EQ(call("status", ""), internal_error(R"(shutting \"down\")"));
 }
 
+TEST_F(CommandsTest, GivesEntriesUpAndDeliversThemByForce) {
+  const std::string vm = R"("vm_uuid":"3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10")";
+  daemon.operations.answer = wire::Json(wire::JsonObject{{"entries", 2}});
+  const std::string two = R"({"result":{"entries":2},"error":null,"id":0})";
+  EXPECT_EQ(call("discard", "{" + vm + "}"), two);
+  EXPECT_EQ(call("deliver_force", "{" + vm + R"(,"slot":"permall"})"), two);
+  EXPECT_EQ(daemon.operations.asked,
+            (std::vector<std::string>{"discard 3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10",
+                                      "deliver_force 3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10 permall"}));
+  for (const char* method : {"discard", "deliver_force"}) {
+    EXPECT_EQ(call(method, "{}"),
+              internal_error(R"(Idl.MarshalError(\"Expecting named argument 'vm_uuid'\"))"));
+    EXPECT_EQ(call(method, "{" + vm + R"(,"slot":"all"})"),
+              internal_error(R"(Idl.MarshalError(\"not a slot: all\"))"));
+    EXPECT_EQ(call(method, "{" + vm + R"(,"slot":1})"),
+              internal_error(R"(Idl.MarshalError(\"Expected string for argument 'slot'\"))"));
+  }
+  EXPECT_EQ(daemon.operations.asked.size(), 2u) << "what is not understood is not done";
+  daemon.operations.answer = std::unexpected(Error{Errc::not_found, 0, "nothing is pending"});
+  EXPECT_EQ(call("discard", "{" + vm + "}"), internal_error("nothing is pending"));
+}
+
 TEST_F(CommandsTest, KeepsTheOrderOfOnePathWhileItsWorkerIsSlow) {
   daemon.hold = true;
   std::vector<std::string> answers;

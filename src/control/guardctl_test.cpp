@@ -262,6 +262,17 @@ TEST_F(GuardCtl, EndsWithThreeWhenTheAnswerBreaksOffOrIsNotOurs) {
   }
 }
 
+TEST_F(GuardCtl, DiscardsAndDeliversByForce) {
+  answer(R"({"entries":2})");
+  const auto discarded = run({"discard", vm, "savestate"});
+  EXPECT_EQ(discarded.exit_status, 0) << discarded.err;
+  EXPECT_EQ(discarded.out, "entries given up: 2\n");
+  served->on_loop([&] { EXPECT_EQ(served->daemon.operations.asked.back(), "discard " + vm + " savestate"); });
+  EXPECT_EQ(run({"deliver", "--force", vm}).out, "entries being delivered: 2\n");
+  served->on_loop([&] { EXPECT_EQ(served->daemon.operations.asked.back(), "deliver_force " + vm); });
+  EXPECT_EQ(run({"discard", vm, "--json"}).out, "{\"entries\":2}\n");
+}
+
 TEST_F(GuardCtl, EndsWithTwoOnWrongUsageAndTellsOnStandardError) {
   const std::vector<std::vector<std::string>> wrong = {
       {},
@@ -277,6 +288,10 @@ TEST_F(GuardCtl, EndsWithTwoOnWrongUsageAndTellsOnStandardError) {
       {"status", "--watch", "--check"},
       {"status", "extra"},
       {"drain", "--timeout", "soon"},
+      {"discard"},
+      {"discard", "nobody"},
+      {"discard", vm, "nvram"},
+      {"deliver", vm},
       {"drain", "--timeout", "3601"},
       {"--nonsense", "status"},
   };

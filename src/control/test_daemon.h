@@ -43,6 +43,12 @@ class TestOperations final : public Operations {
  public:
   void status(Done done) override { give("status", done); }
   void pending(Done done) override { give("pending", done); }
+  void discard(Uuid vm, std::optional<Slot> slot, Done done) override {
+    give("discard " + vm.str() + (slot ? " " + std::string(name_of(*slot)) : ""), done);
+  }
+  void deliver_by_force(Uuid vm, std::optional<Slot> slot, Done done) override {
+    give("deliver_force " + vm.str() + (slot ? " " + std::string(name_of(*slot)) : ""), done);
+  }
   void drain(std::chrono::milliseconds timeout, Done done) override {
     give("drain " + std::to_string(timeout.count()), done);
   }

@@ -7,12 +7,36 @@ namespace guard::core {
 void Core::recover(Owner owner, RecoveredEntry entry, Time now) {
   Actions none;
   Context cx{shared_, now, none};
-  node(owner).lane.recover(cx, std::move(entry));
+  node(owner, now).lane.recover(cx, std::move(entry));
   update(owner, cx);
   reported_mode_ = shared_.queue.mode();
 }
 
-Core::Node& Core::node(Owner owner) { return lanes_.try_emplace(owner, owner).first->second; }
+void Core::recover_doubt(Owner owner, const std::vector<NotedValue>& values, Time now) {
+  Actions none;
+  Context cx{shared_, now, none};
+  const Time window = shared_.config.upstream.ends_with_process ? Time{} : shared_.config.doubt_window;
+  node(owner, now).lane.recover_doubt(cx, values, now + window);
+  update(owner, cx);
+}
+
+void Core::recover_doubt_of_all(Time now) {
+  if (shared_.config.upstream.ends_with_process) return;
+  shared_.doubt_all_until = now + shared_.config.doubt_window;
+  std::vector<Owner> owners;
+  for (const auto& [owner, n] : lanes_) owners.push_back(owner);
+  for (const Owner& owner : owners) recover_doubt(owner, {}, now);
+}
+
+Core::Node& Core::node(Owner owner, Time now) {
+  const auto [found, created] = lanes_.try_emplace(owner, owner);
+  if (created && now < shared_.doubt_all_until) {
+    Actions none;
+    Context cx{shared_, now, none};
+    found->second.lane.recover_doubt(cx, {}, shared_.doubt_all_until);
+  }
+  return found->second;
+}
 
 const Lane* Core::lane(Owner owner) const {
   const auto found = lanes_.find(owner);
@@ -21,12 +45,38 @@ const Lane* Core::lane(Owner owner) const {
 
 template <class Function>
 void Core::with_lane(Owner owner, Context& cx, Function function) {
-  function(node(owner).lane);
+  function(node(owner, cx.now).lane);
   update(owner, cx);
+}
+
+template <class Function>
+void Core::with_all(Context& cx, Function function) {
+  for (auto& [owner, lane_node] : lanes_) function(lane_node.lane);
+  update_all(cx);
 }
 
 void Core::step(Event event, Time now, Actions& out) {
   Context cx{shared_, now, out};
+  const std::size_t first = out.size();
+  const bool was_up = shared_.health.worth_trying();
+  dispatch(event, cx);
+  if (was_up && !shared_.health.worth_trying()) {
+    with_all(cx, [&](Lane& lane) { lane.save_retained(cx); });
+  }
+  if (shared_.saves_waiting && shared_.save_probe_at == Time{}) {
+    shared_.saves_waiting = false;
+    with_all(cx, [&](Lane& lane) { lane.save_retained(cx); });
+  }
+  run_courier(cx);
+  watch(out, first, now);
+  check_stall(cx);
+  if (shared_.queue.mode() != reported_mode_) {
+    reported_mode_ = shared_.queue.mode();
+    out.push_back(Report{Report::What::mode_changed, std::nullopt, std::string(name_of(reported_mode_)), 0});
+  }
+}
+
+void Core::dispatch(Event& event, Context& cx) {
   std::visit(
       [&](auto& e) {
         using E = std::decay_t<decltype(e)>;
@@ -34,41 +84,48 @@ void Core::step(Event event, Time now, Actions& out) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.write(cx, e.request, e.slot, std::move(e.value)); });
         } else if constexpr (std::is_same_v<E, ReadArrived>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.read(cx, e.request, e.slot); });
+        } else if constexpr (std::is_same_v<E, ContentsSet>) {
+          with_lane(e.owner, cx, [&](Lane& lane) { lane.set_contents(cx, e); });
+        } else if constexpr (std::is_same_v<E, ContentsGet>) {
+          with_lane(e.owner, cx, [&](Lane& lane) { lane.get_contents(cx, e.request); });
+        } else if constexpr (std::is_same_v<E, Discard>) {
+          with_lane(e.owner, cx, [&](Lane& lane) { lane.discard(cx, e); });
+        } else if constexpr (std::is_same_v<E, ForceDelivery>) {
+          with_lane(e.owner, cx, [&](Lane& lane) { lane.force_delivery(cx, e); });
         } else if constexpr (std::is_same_v<E, CommitDone>) {
+          journal_answered(cx);
           with_lane(e.owner, cx, [&](Lane& lane) { lane.commit_done(cx, e); });
           run_backlog(cx);
         } else if constexpr (std::is_same_v<E, RemovalDone>) {
+          journal_answered(cx);
           with_lane(e.owner, cx, [&](Lane& lane) { lane.removal_done(cx, e); });
         } else if constexpr (std::is_same_v<E, ValueRead>) {
+          journal_answered(cx);
           with_lane(e.owner, cx, [&](Lane& lane) { lane.value_read(cx, e); });
         } else if constexpr (std::is_same_v<E, DeliverDone>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.deliver_done(cx, e); });
         } else if constexpr (std::is_same_v<E, FetchDone>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.fetch_done(cx, e); });
         } else if constexpr (std::is_same_v<E, ProbeDone>) {
-          shared_.health.probed(e, now, shared_.random, out);
+          probed(e, cx);
         } else if constexpr (std::is_same_v<E, SessionEnded>) {
           session_ended(e.epoch, cx);
         } else if constexpr (std::is_same_v<E, SignOfLife>) {
-          shared_.health.sign_of_life(out);
+          shared_.health.sign_of_life(cx.out);
         } else if constexpr (std::is_same_v<E, SocketOpened>) {
-          with_lane(e.owner, cx, [&](Lane& lane) { lane.socket_opened(); });
+          with_lane(e.owner, cx, [&](Lane& lane) { lane.socket_opened(cx); });
         } else if constexpr (std::is_same_v<E, SocketClosed>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.socket_closed(cx); });
         } else if constexpr (std::is_same_v<E, Tick>) {
           tick(cx);
         } else if constexpr (std::is_same_v<E, Kick>) {
-          for (auto& [owner, lane_node] : lanes_) lane_node.lane.kick(cx);
-          update_all(cx);
-          shared_.health.sign_of_life(out);
+          with_all(cx, [&](Lane& lane) { lane.kick(cx); });
+          shared_.health.sign_of_life(cx.out);
+        } else if constexpr (std::is_same_v<E, Stop>) {
+          stop(cx);
         }
       },
       event);
-  run_courier(cx);
-  if (shared_.queue.mode() != reported_mode_) {
-    reported_mode_ = shared_.queue.mode();
-    out.push_back(Report{Report::What::mode_changed, std::nullopt, std::string(name_of(reported_mode_)), 0});
-  }
 }
 
 void Core::tick(Context& cx) {
@@ -76,18 +133,67 @@ void Core::tick(Context& cx) {
   while (!alarms_.empty() && alarms_.begin()->first <= cx.now) {
     const Owner owner = alarms_.begin()->second;
     alarms_.erase(alarms_.begin());
-    Node& found = node(owner);
+    Node& found = node(owner, cx.now);
     found.alarm.reset();
     found.lane.tick(cx);
     update(owner, cx);
   }
 }
 
+void Core::probed(const ProbeDone& event, Context& cx) {
+  shared_.health.probed(event, cx.now, shared_.random, cx.out);
+  if (!event.answers) return;
+  if (shared_.alive.epoch != event.epoch || shared_.alive.at < probe_started_) {
+    shared_.alive = {event.epoch, probe_started_};
+  }
+  for (const Owner& owner : std::exchange(shared_.awaiting_alive, {})) {
+    const auto found = lanes_.find(owner);
+    if (found == lanes_.end()) continue;
+    found->second.lane.session_proved_alive();
+    found->second.lane.tick(cx);
+    update(owner, cx);
+  }
+}
+
+void Core::stop(Context& cx) {
+  shared_.stopping = true;
+  with_all(cx, [&](Lane& lane) { lane.save_retained(cx); });
+}
+
+// --- The journal's pace -----------------------------------------------------------------------------------
+
+void Core::watch(const Actions& out, std::size_t first, Time now) {
+  for (std::size_t i = first; i < out.size(); ++i) {
+    const Action& action = out[i];
+    if (std::holds_alternative<Probe>(action)) probe_started_ = now;
+    if (!std::holds_alternative<Commit>(action) && !std::holds_alternative<Remove>(action) &&
+        !std::holds_alternative<ReadBack>(action)) {
+      continue;
+    }
+    if (owed_++ == 0) owed_since_ = now;
+  }
+}
+
+void Core::journal_answered(Context& cx) {
+  if (owed_ > 0) --owed_;
+  owed_since_ = cx.now;
+  if (!std::exchange(shared_.stalled, false)) return;
+  cx.out.push_back(Report{Report::What::journal_well, std::nullopt, "", 0});
+}
+
+void Core::check_stall(Context& cx) {
+  if (shared_.config.journal_stall <= Time{}) return;
+  if (owed_ == 0 || shared_.stalled || cx.now < owed_since_ + shared_.config.journal_stall) return;
+  shared_.stalled = true;
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(cx.now - owed_since_).count();
+  cx.out.push_back(Report{Report::What::journal_stalled, std::nullopt, {}, static_cast<std::uint64_t>(ms)});
+  with_all(cx, [&](Lane& lane) { lane.journal_stalled(cx); });
+}
+
 void Core::session_ended(Epoch epoch, Context& cx) {
   if (epoch <= shared_.ended_epoch) return;
   shared_.ended_epoch = epoch;
-  for (auto& [owner, lane_node] : lanes_) lane_node.lane.session_ended(cx, epoch);
-  update_all(cx);
+  with_all(cx, [&](Lane& lane) { lane.session_ended(cx, epoch); });
 }
 
 void Core::update_all(Context& cx) {
@@ -101,7 +207,7 @@ void Core::update(Owner owner, Context& cx) {
   const auto found = lanes_.find(owner);
   if (found == lanes_.end()) return;
   Node& n = found->second;
-  const Sequence place = n.lane.deliverable(cx) ? n.lane.oldest_pending() : 0;
+  const Sequence place = n.lane.deliverable(cx) ? n.lane.place() : 0;
   if (place != n.place) {
     if (n.place != 0) line_.erase({n.place, owner});
     if (place != 0) line_.insert({place, owner});
@@ -116,12 +222,13 @@ void Core::update(Owner owner, Context& cx) {
   }
   if (n.place == 0 && n.lane.disposable()) {
     if (n.alarm) alarms_.erase({*n.alarm, owner});
+    n.lane.let_go(cx);
     lanes_.erase(found);
   }
 }
 
 void Core::run_courier(Context& cx) {
-  while (shared_.health.worth_trying() && shared_.counted_deliveries < shared_.config.delivery_concurrency &&
+  while (shared_.updates_allowed() && shared_.counted_deliveries < shared_.config.delivery_concurrency &&
          !line_.empty()) {
     const Owner owner = line_.begin()->second;
     with_lane(owner, cx, [&](Lane& lane) { lane.start_delivery(cx); });
@@ -140,6 +247,10 @@ void Core::run_backlog(Context& cx) {
 std::optional<Time> Core::next_wake() const {
   std::optional<Time> wake = shared_.health.next_probe();
   if (!alarms_.empty() && (!wake || alarms_.begin()->first < *wake)) wake = alarms_.begin()->first;
+  if (owed_ > 0 && !shared_.stalled && shared_.config.journal_stall > Time{}) {
+    const Time stall = owed_since_ + shared_.config.journal_stall;
+    if (!wake || stall < *wake) wake = stall;
+  }
   return wake;
 }
 
@@ -153,11 +264,23 @@ Snapshot Core::snapshot() const {
   view.pending_bytes = shared_.queue.pending_bytes();
   view.lanes = lanes_.size();
   view.counters = shared_.counters;
+  view.journal_stalled = shared_.stalled;
   std::set<Uuid> vms;
   for (const auto& [owner, n] : lanes_) {
     if (n.lane.in_doubt()) ++view.doubt;
     if (const auto held = n.lane.held()) {
       view.held.push_back({owner, held->reason, held->since, held->permanent});
+    }
+    for (std::size_t i = 0; i < slot_count; ++i) {
+      const Slot slot = static_cast<Slot>(i);
+      if (const Entry* parked = n.lane.parked(slot)) {
+        view.parked.push_back(
+            {owner, slot, parked->sequence, parked->size, n.lane.parked_reason(), parked->since});
+      }
+      if (const Retained* retained = n.lane.retained(slot)) {
+        ++view.retained;
+        if (retained->state == Retained::State::uncompared) ++view.uncompared;
+      }
     }
     if (!n.lane.has_pending()) continue;
     vms.insert(owner.vm);
@@ -185,6 +308,13 @@ std::vector<PendingView> Core::pending() const {
 std::size_t Core::updates_under_way() const {
   return static_cast<std::size_t>(std::count_if(
       lanes_.begin(), lanes_.end(), [](const auto& item) { return item.second.lane.updating(); }));
+}
+
+bool Core::at_rest() const {
+  return owed_ == 0 && shared_.commit_backlog.empty() &&
+         std::none_of(lanes_.begin(), lanes_.end(), [](const auto& item) {
+           return item.second.lane.updating() || item.second.lane.journaling();
+         });
 }
 
 }  // namespace guard::core

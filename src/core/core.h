@@ -25,6 +25,14 @@ struct Snapshot {
     Time since{};
     bool permanent = false;
   };
+  struct ParkedEntry {
+    Owner owner;
+    Slot slot = Slot::permall;
+    Sequence sequence = 0;
+    std::size_t size = 0;
+    std::string reason;
+    Time since{};
+  };
   Mode mode = Mode::direct;
   Health::State upstream = Health::State::unknown;
   Time upstream_since{};
@@ -34,6 +42,10 @@ struct Snapshot {
   std::size_t pending_bytes = 0;
   std::optional<Time> oldest_since;
   std::vector<HeldLane> held;
+  std::vector<ParkedEntry> parked;
+  std::size_t retained = 0;    ///< delivered values kept for P13
+  std::size_t uncompared = 0;  ///< of them, those that wait for comparison after the end of a session
+  bool journal_stalled = false;
   std::size_t doubt = 0;
   std::size_t lanes = 0;
   Counters counters;
@@ -54,6 +66,11 @@ class Core {
 
   /// Before the first step: an entry that recovery found.
   void recover(Owner owner, RecoveredEntry entry, Time now);
+  /// Before the first step, after recover(): updates of these values were under way when the last process
+  /// ended. `of_all`: nobody knows which, so every lane that comes into being within the doubt window is in
+  /// doubt. Where an update ends with its process there is none.
+  void recover_doubt(Owner owner, const std::vector<NotedValue>& values, Time now);
+  void recover_doubt_of_all(Time now);
   /// Before the first step: sequences up to this one were handed out before.
   void recover_sequence(Sequence highest) { shared_.sequence = std::max(shared_.sequence, highest); }
 
@@ -63,6 +80,8 @@ class Core {
 
   Snapshot snapshot() const;
   std::vector<PendingView> pending() const;
+  /// The journal owes answers for longer than Config::journal_stall.
+  bool stalled() const { return shared_.stalled; }
   Mode mode() const { return shared_.queue.mode(); }
   std::size_t pending_entries() const { return shared_.queue.pending(); }
   const Counters& counters() const { return shared_.counters; }
@@ -71,6 +90,8 @@ class Core {
   bool upstream_worth_trying() const { return shared_.health.worth_trying(); }
   /// Calls under way that may change the upstream; an orderly stop waits for them.
   std::size_t updates_under_way() const;
+  /// Nothing is on its way to or from the upstream or the journal, nor waits to be: an orderly stop is over.
+  bool at_rest() const;
 
  private:
   struct Node {
@@ -80,12 +101,21 @@ class Core {
     std::optional<Time> alarm;  ///< its key in alarms_
   };
 
-  Node& node(Owner owner);
+  Node& node(Owner owner, Time now);
   /// After anything happened to a lane: its place in the courier's line, its alarm, its end.
   void update(Owner owner, Context& cx);
   template <class Function>
   void with_lane(Owner owner, Context& cx, Function function);
+  void dispatch(Event& event, Context& cx);
   void tick(Context& cx);
+  void probed(const ProbeDone& event, Context& cx);
+  void stop(Context& cx);
+  /// Counts what the journal owes, looking at the actions from `first` on.
+  void watch(const Actions& out, std::size_t first, Time now);
+  void journal_answered(Context& cx);
+  void check_stall(Context& cx);
+  template <class Function>
+  void with_all(Context& cx, Function function);
   void session_ended(Epoch epoch, Context& cx);
   void update_all(Context& cx);
   /// The courier: oldest first, at most delivery_concurrency calls that are not late.
@@ -97,6 +127,9 @@ class Core {
   std::set<std::pair<Sequence, Owner>> line_;  ///< lanes that may deliver, oldest entry first
   std::set<std::pair<Time, Owner>> alarms_;
   Mode reported_mode_ = Mode::direct;
+  std::size_t owed_ = 0;  ///< answers that the journal owes
+  Time owed_since_{};     ///< since then nothing came
+  Time probe_started_{};
 };
 
 }  // namespace guard::core

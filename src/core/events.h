@@ -2,9 +2,11 @@
 // (engine/) turns the world into events and carries out the actions, in order.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -62,6 +64,31 @@ struct ValueRead {
   std::optional<Value> value;
   Trouble trouble = Trouble::none;
 };
+/// vtpm_set_contents: all slots of the vTPM as one write. Answered by AnswerContents.
+struct ContentsSet {
+  RequestId request = 0;
+  Owner owner;
+  std::array<Value, 3> values;  ///< permall, savestate, volatilestate
+  Uuid vtpm;                    ///< the vTPM that was named
+};
+/// vtpm_get_contents: what the vTPM holds, all acknowledged writes included. Answered by AnswerContents.
+struct ContentsGet {
+  RequestId request = 0;
+  Owner owner;
+};
+/// The operator gives entries up: pending, parked, retained ones of one slot or of all. Answered by Done.
+struct Discard {
+  RequestId request = 0;
+  Owner owner;
+  std::optional<Slot> slot;
+};
+/// The operator wants entries delivered whatever stands upstream, parked ones and those of a lane in doubt
+/// included. Answered by Done.
+struct ForceDelivery {
+  RequestId request = 0;
+  Owner owner;
+  std::optional<Slot> slot;
+};
 struct DeliverDone {
   Owner owner;
   CallId call = 0;
@@ -75,6 +102,7 @@ struct FetchDone {
 struct ProbeDone {
   bool answers = false;
   std::string reason;
+  Epoch epoch = 0;  ///< the session in which it was answered
 };
 struct SessionEnded {
   Epoch epoch = 0;
@@ -90,10 +118,12 @@ struct SocketClosed {
 struct Tick {};
 /// The operator wants pending entries delivered now: back-offs are forgotten.
 struct Kick {};
+/// An orderly stop has begun: no update is started any more, what is retained in memory goes to the journal.
+struct Stop {};
 
-using Event =
-    std::variant<WriteArrived, ReadArrived, CommitDone, RemovalDone, ValueRead, DeliverDone, FetchDone,
-                 ProbeDone, SessionEnded, SignOfLife, SocketOpened, SocketClosed, Tick, Kick>;
+using Event = std::variant<WriteArrived, ReadArrived, ContentsSet, ContentsGet, Discard, ForceDelivery,
+                           CommitDone, RemovalDone, ValueRead, DeliverDone, FetchDone, ProbeDone,
+                           SessionEnded, SignOfLife, SocketOpened, SocketClosed, Tick, Kick, Stop>;
 
 // --- Actions ----------------------------------------------------------------------------------------------
 
@@ -106,6 +136,18 @@ struct AnswerRead {
   RequestId request = 0;
   ReadResult result;
 };
+struct AnswerContents {
+  RequestId request = 0;
+  WriteStatus status = WriteStatus::unavailable;  ///< of a set; of a get `accepted` = `contents` is the truth
+  std::array<Value, 3> contents;
+};
+/// The answer to Discard and ForceDelivery.
+struct Done {
+  RequestId request = 0;
+  bool ok = false;
+  std::size_t entries = 0;  ///< how many it was about
+  std::string text;         ///< why not
+};
 struct Commit {
   Owner owner;
   Slot slot = Slot::permall;
@@ -113,12 +155,33 @@ struct Commit {
   Uuid vtpm;
   std::vector<Digest> known;
   Value value;
+  /// All slots of the vTPM as one record (then `slot` is permall and `value` is empty).
+  std::optional<std::array<Value, 3>> contents;
 };
+/// Ends the entries of the slot up to `up_to`; with `retained` the one that was delivered is kept (P13).
 struct Remove {
   Owner owner;
   Slot slot = Slot::permall;
   Sequence up_to = 0;
   Digest delivered;
+  bool retained = false;
+};
+/// To be noted where it survives the end of this process, before the next Deliver of the lane is carried
+/// A value of an update under way.
+struct NotedValue {
+  Slot slot = Slot::permall;
+  Digest digest;
+  Sequence sequence = 0;
+  bool operator==(const NotedValue&) const = default;
+};
+
+/// out: an update of these values may take effect from now on, until Unnote.
+struct Note {
+  Owner owner;
+  std::vector<NotedValue> values;
+};
+struct Unnote {
+  Owner owner;
 };
 struct ReadBack {
   Owner owner;
@@ -141,6 +204,12 @@ struct Report {
     upstream_up,      ///< number = length of the outage in ms; once per outage
     lane_held,        ///< text = reason
     lane_released,    ///< number = how long it was held, ms
+    lane_parked,      ///< a conflict: entries were set aside; text = reason
+    lane_elsewhere,   ///< the same, because the VM runs on another host
+    went_back,        ///< retained values were delivered again; number = how many
+    suspended,        ///< a retained value is not delivered again, because somebody else's stands there
+    retention_lost,   ///< a retained value cannot be read back from the journal
+    journal_stalled,  ///< the journal has not answered for long; number = how long, ms
     doubt_long,       ///< number = how long an update has been unanswered, ms
     journal_trouble,  ///< a commit, removal or read failed; text = what; once until one succeeds
     journal_well,     ///< the journal works again
@@ -153,7 +222,8 @@ struct Report {
   std::uint64_t number = 0;
 };
 
-using Action = std::variant<AnswerWrite, AnswerRead, Commit, Remove, ReadBack, Deliver, Fetch, Probe, Report>;
+using Action = std::variant<AnswerWrite, AnswerRead, AnswerContents, Done, Commit, Remove, ReadBack, Note,
+                            Unnote, Deliver, Fetch, Probe, Report>;
 using Actions = std::vector<Action>;
 
 }  // namespace guard::core

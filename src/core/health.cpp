@@ -18,7 +18,7 @@ void Health::doubtful(Actions& out) {
 }
 
 void Health::sign_of_life(Actions& out) {
-  if (state_ == State::up) return;
+  // Also when it is up: a socket file that appears anew means a restart, and what was accepted may be lost.
   backoff_.reset();
   probe(out);
 }

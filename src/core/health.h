@@ -7,7 +7,7 @@
 //   up       doubtful (a call is late)     up       probe now
 //   any      probe fails                   down     report down (once); probe after back-off 100 ms .. 5 s
 //   down     probe answers                 up       report up
-//   not up   sign of life                  same     probe now, back-off forgotten
+//   any      sign of life                  same     probe now, back-off forgotten
 #pragma once
 
 #include <optional>

@@ -43,9 +43,7 @@ void Lane::write(Context& cx, RequestId request, Slot slot, Value value) {
   std::vector<RequestId> writer{request};
   if (!value.empty() && !fits(cx, slot, value.size()))
     return answer(cx, writer, WriteStatus::too_large, false);
-  if (held_ && held_->permanent && (cx.now < held_->retry_at || has_pending())) {
-    return answer(cx, writer, WriteStatus::unavailable, false);
-  }
+  if (refuses_writes(cx)) return answer(cx, writer, WriteStatus::unavailable, false);
   SlotState& s = at(slot);
   Entry entry;
   entry.sequence = ++cx.shared.sequence;
@@ -62,6 +60,12 @@ void Lane::write(Context& cx, RequestId request, Slot slot, Value value) {
   advance(cx);
 }
 
+/// What cannot be delivered is not accepted (P7): the VM's trouble is certain, and one try at its own pace is
+/// enough.
+bool Lane::refuses_writes(const Context& cx) const {
+  return held_ && held_->permanent && (cx.now < held_->retry_at || has_pending());
+}
+
 bool Lane::fits(const Context& cx, Slot slot, std::size_t size) const {
   if (owner_.device == Device::uefi) return size <= cx.shared.config.upstream.nvram;
   std::size_t total = 2;  // the separators
@@ -72,24 +76,36 @@ bool Lane::fits(const Context& cx, Slot slot, std::size_t size) const {
       total += size;
     else if (s.next)
       total += s.next->entry.size;
+    else if (contents_next_ && i < 3)
+      total += contents_next_->values[i].size();
     else if (s.committing)
       total += s.committing->entry.size;
     else if (s.durable)  // newer than anything a call still carries
       total += s.durable->size;
     else if (call_ && call_->sent[i])
       total += call_->sent[i]->entry.size;
+    else if (s.uncompared())
+      total += s.retained->entry.size;
     else if (known_)
       total += known_->contents[other].size();
   }
   return total <= cx.shared.config.upstream.vtpm_contents;
 }
 
+/// But for the ends of retentions: those concern only a direct write of the same slot.
 bool Lane::journal_clean() const {
-  return std::all_of(slots_.begin(), slots_.end(), [](const SlotState& s) { return s.journal_clean(); });
+  return std::all_of(slots_.begin(), slots_.end(), [](const SlotState& s) {
+    return !s.committing && !s.durable && s.failed == 0 && s.discard == 0 &&
+           (!s.removal || s.removal->why == Removal::Why::release);
+  });
+}
+
+bool Lane::uncompared() const {
+  return std::any_of(slots_.begin(), slots_.end(), [](const SlotState& s) { return s.uncompared(); });
 }
 
 bool Lane::may_go_direct(const Context& cx) const {
-  return !call_ && !doubt_ && journal_clean() && cx.shared.health.worth_trying();
+  return !call_ && !doubt_ && journal_clean() && !uncompared() && cx.shared.updates_allowed();
 }
 
 void Lane::leave_backlog(Context& cx) {
@@ -98,13 +114,47 @@ void Lane::leave_backlog(Context& cx) {
 }
 
 void Lane::advance(Context& cx) {
+  if (contents_next_) start_contents(cx);
+  if (contents_next_) return;  // what came after it waits behind it
   if (std::none_of(slots_.begin(), slots_.end(), [](const SlotState& s) { return s.next.has_value(); }))
     return;
-  if (may_go_direct(cx)) return start_direct(cx);
+  if (may_go_direct(cx)) {
+    bool releasing = false;
+    bool to_disk = false;
+    for (std::size_t i = 0; i < slot_count; ++i) {
+      SlotState& s = slots_[i];
+      if (!s.next) continue;
+      // Its journal entry would come back over a direct write.
+      if (s.parked) to_disk = true;
+      if (s.kept == 0) continue;
+      // Rule 1: a retained record ends durably before the slot is written past the journal.
+      // The value goes on in memory until the newer one is accepted; where it is not at hand, the newer one
+      // takes its place in the journal instead.
+      const bool refused = cx.shared.stalled || (!s.removal && cx.now < s.retry_removal);
+      if (refused || !keep_in_memory(cx, slot_at(i))) {
+        to_disk = true;
+        continue;
+      }
+      s.release = true;
+      releasing = true;
+      start_removal(cx, slot_at(i));
+    }
+    if (!to_disk) return releasing ? void() : start_direct(cx);
+  }
   const bool direct_under_way = call_ && call_->kind == Call::Kind::direct && !call_->late;
-  if (direct_under_way && journal_clean()) return;
+  // Else the older value could reach the journal behind the newer one.
+  if (direct_under_way) return;
+  if (cx.shared.stalled) return refuse_waiting(cx, WriteStatus::unavailable);
   for (std::size_t i = 0; i < slot_count; ++i) {
     if (slots_[i].next && !slots_[i].committing) start_commit(cx, slot_at(i));
+  }
+}
+
+void Lane::refuse_waiting(Context& cx, WriteStatus status) {
+  for (SlotState& s : slots_) {
+    if (!s.next) continue;
+    answer(cx, s.next->writers, status, false);
+    s.next.reset();
   }
 }
 
@@ -113,17 +163,20 @@ void Lane::start_direct(Context& cx) {
   call.kind = Call::Kind::direct;
   call.started = cx.now;
   for (std::size_t i = 0; i < slot_count; ++i) {
-    if (!slots_[i].next) continue;
-    call.sent[i] = std::move(slots_[i].next);
-    slots_[i].next.reset();
-    Entry& entry = call.sent[i]->entry;
-    entry.digest = entry.value->digest();
-    entry.known = slots_[i].base_known ? slots_[i].history : std::vector<Digest>{};
-    attempt(slot_at(i), entry.digest);
+    SlotState& s = slots_[i];
+    if (!s.next) continue;
+    call.sent[i] = std::move(s.next);
+    s.next.reset();
+    // What it is to overwrite, also if that was read while something else of the slot was under way.
+    if (merges(cx)) s.history.confirm(known_->contents.slots[i].digest(), cx.shared.history);
+    prepare(cx, s, call.sent[i]->entry);
   }
   call_ = std::move(call);
   send_direct(cx);
 }
+
+/// Whether a direct write is merged into what is known, instead of what is read first.
+bool Lane::merges(const Context& cx) const { return known_valid(cx) && known_is_base_ && !verify_next_; }
 
 void Lane::send_direct(Context& cx) {
   call_->id = ++cx.shared.call;
@@ -135,16 +188,31 @@ void Lane::send_direct(Context& cx) {
   for (std::size_t i = 0; i < slot_count; ++i) {
     if (!call_->sent[i]) continue;
     const Entry& entry = call_->sent[i]->entry;
-    delivery.writes.push_back(SlotWrite{slot_at(i), entry.sequence, *entry.value, {}, {}, false});
+    delivery.writes.push_back(SlotWrite{slot_at(i), entry.sequence, *entry.value, entry.vtpm, {}, false});
   }
-  if (known_valid(cx) && known_is_base_ && !verify_next_) {
+  if (merges(cx)) {
     delivery.base = known_->contents;
     delivery.base_epoch = known_->epoch;
   }
+  note(cx);
   cx.out.push_back(Deliver{call_->id, std::move(delivery)});
 }
 
+/// The values of the call may come to stand upstream from now on, whatever becomes of this process.
+void Lane::note(Context& cx) {
+  Note note{owner_, {}};
+  for (std::size_t i = 0; i < slot_count; ++i) {
+    if (!call_->sent[i]) continue;
+    const Digest digest = call_->sent[i]->entry.digest;
+    slots_[i].history.attempt(digest, cx.shared.history);
+    note.values.push_back({slot_at(i), digest, call_->sent[i]->entry.sequence});
+  }
+  noted_ = true;
+  cx.out.push_back(std::move(note));
+}
+
 void Lane::deliver_done(Context& cx, const DeliverDone& event) {
+  if (std::erase(abandoned_, event.call) > 0) return;
   if (!call_ || call_->id != event.call || call_->is_loading()) return invariant(cx, "answer to no call");
   Call call = std::move(*call_);
   call_.reset();
@@ -153,12 +221,45 @@ void Lane::deliver_done(Context& cx, const DeliverDone& event) {
   const Outcome& outcome = event.outcome;
   count_failure(cx.shared.counters, outcome.kind);
   if (outcome.kind == Kind::unknown) enter_doubt(cx, outcome.epoch);
+  if (!doubt_) end_doubt(cx);
   if (outcome.upstream_suspect) cx.shared.health.suspect(outcome.reason, cx.now, cx.shared.random, cx.out);
+  if (outcome.found) {
+    // What an update overwrites was known before it (rule 5).
+    for (std::size_t i = 0; i < slot_count; ++i) {
+      if (!call.sent[i]) continue;
+      const Digest found = outcome.found->slots[i].digest();
+      Entry& entry = call.sent[i]->entry;
+      // One's own value tells nothing about what stood there before it.
+      if (found == entry.digest) continue;
+      if (!doubt_ || outcome.kind == Kind::unknown) slots_[i].history.confirm(found, cx.shared.history);
+      if (outcome.kind != Kind::delivered && outcome.kind != Kind::unknown) continue;
+      if (entry.known_end == 0 && entry.known.empty()) {
+        if (!slots_[i].history.base_known()) continue;
+        entry.known_end = slots_[i].history.end();  // it had no base, and was let through
+      } else if (entry.known.size() < limits::known_digests) {
+        entry.known.push_back(found);
+      }
+      share_base(slots_[i], entry);
+    }
+  }
+  if (outcome.kind == Kind::conflict && outcome.found) set_known(cx, *outcome.found, outcome.epoch);
   if (outcome.kind == Kind::delivered) {
+    // What was written over anything has a base now.
+    for (std::size_t i = 0; i < slot_count; ++i) {
+      if (!call.sent[i] || !std::exchange(call.sent[i]->entry.over_anything, false)) continue;
+      if (call.sent[i]->entry.known_end == 0) call.sent[i]->entry.known_end = slots_[i].history.end();
+    }
     verify_next_ = false;
     retry_backoff_.reset();
-    if (outcome.contents) set_known(cx, *outcome.contents, outcome.epoch);
-  } else if (outcome.kind != Kind::transient && outcome.kind != Kind::payload) {
+    if (outcome.epoch != 0 && (cx.shared.alive.epoch != outcome.epoch || cx.shared.alive.at < call.started)) {
+      cx.shared.alive = {outcome.epoch, call.started};
+    }
+    if (outcome.contents) {
+      set_known(cx, *outcome.contents, outcome.epoch);
+      confirm(cx, *outcome.contents, &call);
+    }
+  } else if (outcome.kind != Kind::transient && outcome.kind != Kind::payload &&
+             outcome.kind != Kind::conflict) {
     known_is_base_ = false;
   }
   if (call.kind == Call::Kind::direct && !call.late) {
@@ -166,6 +267,21 @@ void Lane::deliver_done(Context& cx, const DeliverDone& event) {
   } else {
     call_done_late(cx, std::move(call), outcome);
   }
+  stop_verifying(cx);
+}
+
+/// What an update taught about its value holds for the same value wherever the lane has it by now.
+void Lane::share_base(SlotState& s, const Entry& entry) {
+  const auto share = [&entry](Entry* same) {
+    if (same == nullptr || same->sequence != entry.sequence) return;
+    same->known = entry.known;
+    same->known_end = entry.known_end;
+  };
+  share(s.durable ? &*s.durable : nullptr);
+  share(s.parked ? &*s.parked : nullptr);
+  share(s.retained ? &s.retained->entry : nullptr);
+  share(s.committing ? &s.committing->entry : nullptr);
+  share(s.next ? &s.next->entry : nullptr);
 }
 
 /// call direct, in time -> idle, call direct, committing or held.
@@ -174,15 +290,20 @@ void Lane::direct_done(Context& cx, Call call, const Outcome& outcome) {
     case Kind::delivered:
       for (std::size_t i = 0; i < slot_count; ++i) {
         if (!call.sent[i]) continue;
-        learn(slot_at(i), call.sent[i]->entry.digest);
-        slots_[i].delivered = call.sent[i]->entry.sequence;
+        Entry& entry = call.sent[i]->entry;
+        slots_[i].history.attempt(entry.digest, cx.shared.history);
+        slots_[i].delivered = entry.sequence;
         answer(cx, call.sent[i]->writers, WriteStatus::accepted, false);
+        retain(cx, slot_at(i), std::move(entry), outcome.epoch, false);
       }
+      if (contents_sent_) answer_contents(cx, *contents_sent_, WriteStatus::accepted, false);
+      contents_sent_.reset();
       ++cx.shared.counters.delivered;
       clear_held(cx);
       return advance(cx);
     case Kind::stale:
-      if (call.restarts < max_restarts && cx.now < call.started + cx.shared.config.direct_timeout) {
+      if (call.restarts < max_restarts && cx.now < call.started + cx.shared.config.direct_timeout &&
+          may_go_direct(cx)) {
         ++call.restarts;
         call_ = std::move(call);
         return send_direct(cx);
@@ -200,27 +321,42 @@ void Lane::direct_done(Context& cx, Call call, const Outcome& outcome) {
   // Certainly undeliverable now: refused, not journaled (P7).
   const bool payload = outcome.kind == Kind::payload;
   if (!payload) note_failure(cx, outcome.kind, outcome.reason);
+  const WriteStatus status = payload ? WriteStatus::too_large : WriteStatus::unavailable;
   for (auto& sent : call.sent) {
-    if (sent) answer(cx, sent->writers, payload ? WriteStatus::too_large : WriteStatus::unavailable, false);
+    if (sent) answer(cx, sent->writers, status, false);
   }
-  if (held_ && held_->permanent) {
-    for (SlotState& s : slots_) {
-      if (!s.next) continue;
-      answer(cx, s.next->writers, WriteStatus::unavailable, false);
-      s.next.reset();
-    }
-  }
+  if (contents_sent_) answer_contents(cx, *contents_sent_, status, false);
+  contents_sent_.reset();
+  if (held_ && held_->permanent) refuse_waiting(cx, WriteStatus::unavailable);
   advance(cx);
 }
 
 /// The values of a direct call, and those that waited behind it, go to the journal.
 void Lane::to_journal(Context& cx, Call& call) {
+  if (call.contents) {
+    if (contents_sent_ && contents_next_) {
+      // Superseded: those who wait for it are answered by the newer one.
+      auto& requests = contents_next_->requests;
+      auto& writers = contents_next_->writers;
+      requests.insert(requests.begin(), contents_sent_->requests.begin(), contents_sent_->requests.end());
+      writers.insert(writers.begin(), contents_sent_->writers.begin(), contents_sent_->writers.end());
+    } else if (contents_sent_) {
+      contents_next_ = std::move(contents_sent_);
+    }
+    contents_sent_.reset();
+    if (contents_next_) contents_next_->to_disk = true;
+    return advance(cx);
+  }
   for (std::size_t i = 0; i < slot_count; ++i) {
     SlotState& s = slots_[i];
     if (call.sent[i]) {
       Waiting sent = *call.sent[i];
       call.sent[i]->writers.clear();
-      if (s.next) {
+      if (contents_next_) {
+        // Older than the contents: those who wait for it are answered by them.
+        contents_next_->writers.insert(contents_next_->writers.begin(), sent.writers.begin(),
+                                       sent.writers.end());
+      } else if (s.next) {
         // Order of arrival: those of the older value were first.
         sent.writers.insert(sent.writers.end(), s.next->writers.begin(), s.next->writers.end());
         s.next->writers = std::move(sent.writers);
@@ -228,7 +364,12 @@ void Lane::to_journal(Context& cx, Call& call) {
         s.next = std::move(sent);
       }
     }
-    if (s.next && !s.committing) start_commit(cx, slot_at(i));
+  }
+  // Not directly again: this call has just shown how the upstream is.
+  if (contents_next_) return advance(cx);
+  if (cx.shared.stalled) return refuse_waiting(cx, WriteStatus::unavailable);
+  for (std::size_t i = 0; i < slot_count; ++i) {
+    if (slots_[i].next && !slots_[i].committing) start_commit(cx, slot_at(i));
   }
 }
 
@@ -236,11 +377,35 @@ void Lane::to_journal(Context& cx, Call& call) {
 
 void Lane::session_ended(Context& cx, Epoch epoch) {
   if (known_ && known_->epoch <= epoch) drop_known(cx);
+  for (SlotState& s : slots_) {
+    if (s.retained && s.retained->entry.epoch <= epoch) s.retained->state = Retained::State::uncompared;
+    if (s.parked) recheck_parked_ = true;
+    reconsider(cx, s);
+  }
   // xapi refuses calls of an old session, so an update sent in it whose connection is gone has no future.
   if (doubt_ && doubt_->epoch != 0 && doubt_->epoch <= epoch) {
-    doubt_.reset();
+    end_doubt(cx);
     advance(cx);
   }
+}
+
+/// The doubt, if any, is over, and so is what was noted of it.
+void Lane::end_doubt(Context& cx) {
+  doubt_.reset();
+  if (!noted_ || call_) return;
+  noted_ = false;
+  cx.out.push_back(Unnote{owner_});
+}
+
+void Lane::socket_opened(Context& cx) {
+  socket_open_ = true;
+  // What was learned without a socket may be of an earlier life of the VM, under another vTPM.
+  drop_known(cx);
+  vtpm_ = Uuid{};
+  if (!has_pending()) return;
+  // What waits may be older than what the new device has elsewhere: the upstream is asked first.
+  verify_until_ = cx.now + Time(limits::verify_patience);
+  retry_at_ = std::min(retry_at_, cx.now);
 }
 
 void Lane::socket_closed(Context& cx) {
@@ -257,7 +422,7 @@ void Lane::kick(Context& cx) {
 
 void Lane::tick(Context& cx) {
   if (doubt_ && doubt_->until <= cx.now) {
-    doubt_.reset();
+    end_doubt(cx);
     advance(cx);
   }
   if (doubt_ && doubt_->probe_at <= cx.now) {
@@ -279,7 +444,16 @@ void Lane::tick(Context& cx) {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(cx.now - call_->started).count();
     cx.out.push_back(Report{Report::What::doubt_long, owner_, {}, static_cast<std::uint64_t>(ms)});
   }
+  if (verify_until_ && *verify_until_ <= cx.now) stop_verifying(cx);
+  if (contents_next_ && contents_next_->deadline <= cx.now) {
+    answer_contents(cx, *contents_next_, WriteStatus::unavailable, false);
+    contents_next_.reset();
+    advance(cx);
+  }
+  if (save_at_ && *save_at_ <= cx.now) save_retained(cx);
+  end_retentions(cx);
   for (std::size_t i = 0; i < slot_count; ++i) start_removal(cx, slot_at(i));
+  serve_contents_readers(cx);
 }
 
 std::optional<Time> Lane::next_wake(const Context& cx) const {
@@ -290,12 +464,23 @@ std::optional<Time> Lane::next_wake(const Context& cx) const {
   if (doubt_) consider(std::min(doubt_->until, doubt_->probe_at));
   if (call_ && !call_->late) consider(call_->started + cx.shared.config.direct_timeout);
   if (call_ && call_->late && !call_->reported) consider(call_->started + Time(limits::doubt_report));
-  for (const SlotState& s : slots_) {
-    const bool delivered = s.durable && s.durable->sequence <= s.delivered;
-    const bool stained = s.failed != 0 && !s.committing && !s.durable;
-    if (s.removing == 0 && (delivered || stained)) consider(s.retry_removal);
+  if (verify_until_) consider(*verify_until_);
+  if (save_at_) consider(*save_at_);
+  if (contents_next_) consider(contents_next_->deadline);
+  for (const ContentsReader& reader : contents_readers_) {
+    consider(std::min(reader.deadline, contents_look_at_));
   }
-  if (!call_ && !doubt_ && oldest_pending() != 0) {
+  for (const SlotState& s : slots_) {
+    if (removal_due(cx, s)) consider(std::max(s.retry_removal, cx.now));
+    if (s.failed != 0 && s.durable && s.durable->epoch != 0) {
+      const Time due = s.durable->accepted_at + cx.shared.config.retain;
+      if (due > cx.now) consider(due);
+    }
+    if (s.retained && !s.release && !awaiting_alive_ && s.retained->state != Retained::State::uncompared) {
+      consider(release_time(cx, *s.retained));
+    }
+  }
+  if (!call_ && !doubt_ && place() != 0) {
     if (held_ && held_->retry_at > cx.now) consider(held_->retry_at);
     if (retry_at_ > cx.now) consider(retry_at_);
   }
@@ -305,8 +490,21 @@ std::optional<Time> Lane::next_wake(const Context& cx) const {
 /// What a lane without socket and entries still knows (a refusal, a doubt that is over) matters to nobody:
 /// the next device of that VM starts with a fresh read.
 bool Lane::disposable() const {
-  return !socket_open_ && !call_ && !doubt_ && fetches_.empty() &&
-         std::all_of(slots_.begin(), slots_.end(), [](const SlotState& s) { return s.none(); });
+  return !socket_open_ && !call_ && !doubt_ && fetches_.empty() && abandoned_.empty() && !contents_next_ &&
+         contents_readers_.empty() && operations_.empty() &&
+         std::all_of(slots_.begin(), slots_.end(), [](const SlotState& s) {
+           return !s.next && s.journal_clean() && !s.parked && !s.retained && s.kept == 0;
+         });
+}
+
+void Lane::let_go(Context& cx) {
+  drop_known(cx);
+  for (SlotState& s : slots_) s.history.clear(cx.shared.history);
+}
+
+bool Lane::journaling() const {
+  return save_at_ || std::any_of(slots_.begin(), slots_.end(),
+                                 [](const SlotState& s) { return s.next || s.committing || s.removal; });
 }
 
 // --- For status and tests ---------------------------------------------------------------------------------
@@ -321,6 +519,16 @@ const Entry* Lane::pending(Slot slot) const {
   return s.durable ? &*s.durable : nullptr;
 }
 
+const Entry* Lane::parked(Slot slot) const {
+  const SlotState& s = at(slot);
+  return s.parked ? &*s.parked : nullptr;
+}
+
+const Retained* Lane::retained(Slot slot) const {
+  const SlotState& s = at(slot);
+  return s.retained ? &*s.retained : nullptr;
+}
+
 std::string Lane::describe() const {
   std::string text = "call=";
   text += !call_                              ? "none"
@@ -331,6 +539,9 @@ std::string Lane::describe() const {
   text += call_ && call_->late ? "open" : doubt_ ? "window" : "none";
   text += " held=";
   text += !held_ ? "no" : held_->permanent ? "permanent" : "yes";
+  if (recheck_parked_) text += " recheck";
+  if (save_at_) text += " saving";
+  if (contents_next_ || contents_committing_ || contents_sent_) text += " contents";
   for (std::size_t i = 0; i < slot_count; ++i) {
     const SlotState& s = slots_[i];
     if (device_of(slot_at(i)) != owner_.device) continue;
@@ -339,8 +550,15 @@ std::string Lane::describe() const {
     if (s.committing)
       phase += s.committing->entry.sequence <= s.delivered ? "+committing(delivered)" : "+committing";
     if (s.durable) phase += s.durable->sequence <= s.delivered ? "+durable(delivered)" : "+durable";
-    if (s.removing != 0) phase += "+removing";
+    if (s.removal) phase += s.removal->why == Removal::Why::release ? "+releasing" : "+removing";
     if (s.failed != 0) phase += "+stained";
+    if (s.discard != 0) phase += "+discarded";
+    if (s.parked) phase += "+parked";
+    if (s.retained) {
+      static constexpr const char* words[] = {"+retained", "+uncompared", "+suspended"};
+      phase += words[static_cast<int>(s.retained->state)];
+      if (s.retained->journaled) phase += "(journal)";
+    }
     if (phase.empty()) continue;
     text += ' ';
     text += name_of(slot_at(i));
@@ -391,8 +609,12 @@ void Lane::answer(Context& cx, RequestId reader, ReadResult::Source source, Valu
 }
 
 void Lane::journal_trouble(Context& cx, bool trouble, const char* what) {
-  if (trouble == cx.shared.journal_trouble) return;
-  cx.shared.journal_trouble = trouble;
+  Shared& shared = cx.shared;
+  if (trouble) shared.trouble_at = cx.now;
+  if (trouble == shared.journal_trouble) return;
+  // A full journal takes some and refuses others: that is one trouble, not many.
+  if (!trouble && cx.now < shared.trouble_at + Time(limits::trouble_quiet)) return;
+  shared.journal_trouble = trouble;
   cx.out.push_back(Report{trouble ? Report::What::journal_trouble : Report::What::journal_well, std::nullopt,
                           trouble ? what : "", 0});
 }

@@ -48,17 +48,38 @@
 
 namespace guard::core {
 
-/// A pending write as the core knows it.
+/// A write as the core knows it: on its way, pending, parked or retained.
 struct Entry {
   Sequence sequence = 0;
   std::optional<Value> value;  ///< absent: in the journal only
   std::size_t size = 0;
   Digest digest;
-  std::vector<Digest> known;  ///< see SlotWrite::known
+  /// Digests that are known to this entry (P14): those before this position of the slot's history, or `known`
+  /// where that is 0. Neither = nothing known, no check.
+  std::uint64_t known_end = 0;
+  std::vector<Digest> known;
   Uuid vtpm;
   Time since{};
-  bool queued = false;   ///< holds a place in the delivery queue
-  bool suspect = false;  ///< recovered from a damaged file
+  Epoch epoch = 0;  ///< the session that accepted it, 0 = not yet or an unknown one
+  Time accepted_at{};
+  bool queued = false;         ///< holds a place in the delivery queue
+  bool suspect = false;        ///< recovered from a damaged file
+  bool recovered = false;      ///< found at start
+  bool over_anything = false;  ///< from vtpm_set_contents, or on top of such a one: values are not compared
+  bool handed_over = false;    ///< vtpm_get_contents told it: delivered only over what it is based on
+  bool force = false;          ///< the operator said so
+};
+
+/// A delivered value that is kept, because accepted by the upstream is not yet durable there (P13).
+struct Retained {
+  enum class State {
+    standing,    ///< as far as is known it stands upstream
+    uncompared,  ///< the session that accepted it is over: it counts as pending until compared
+    suspended,   ///< somebody else's value stands there; looked at again after the next session
+  };
+  Entry entry;
+  State state = State::standing;
+  bool journaled = false;  ///< the journal holds it (else memory alone does)
 };
 
 /// An entry that recovery found in the journal.
@@ -71,6 +92,8 @@ struct RecoveredEntry {
   Uuid vtpm;
   Time since{};  ///< on the core's clock, may be negative
   bool suspect = false;
+  bool retained = false;
+  bool contents = false;  ///< part of a vtpm_set_contents
 };
 
 struct HeldView {
@@ -85,15 +108,25 @@ class Lane {
 
   void write(Context& cx, RequestId request, Slot slot, Value value);
   void read(Context& cx, RequestId request, Slot slot);
+  void set_contents(Context& cx, ContentsSet& event);
+  void get_contents(Context& cx, RequestId request);
+  void discard(Context& cx, const Discard& event);
+  void force_delivery(Context& cx, const ForceDelivery& event);
   void commit_done(Context& cx, const CommitDone& event);
   void removal_done(Context& cx, const RemovalDone& event);
   void value_read(Context& cx, const ValueRead& event);
   void deliver_done(Context& cx, const DeliverDone& event);
   void fetch_done(Context& cx, const FetchDone& event);
   void session_ended(Context& cx, Epoch epoch);
-  void socket_opened() { socket_open_ = true; }
+  void socket_opened(Context& cx);
   void socket_closed(Context& cx);
   void kick(Context& cx);
+  /// The upstream went down, or an orderly stop began: what is retained in memory alone goes to the journal.
+  void save_retained(Context& cx);
+  /// The journal owes answers for too long: nobody waits for it any more.
+  void journal_stalled(Context& cx);
+  /// A call answered in this session after retentions were due.
+  void session_proved_alive() { awaiting_alive_ = false; }
   /// Does what is due at cx.now.
   void tick(Context& cx);
   /// Hands waiting values over: direct or to the journal, whichever is right now.
@@ -101,24 +134,34 @@ class Lane {
   /// There may be room in commit_bytes now.
   void leave_backlog(Context& cx);
   void recover(Context& cx, RecoveredEntry entry);
+  /// An update of these values was under way when the last process ended: it may still take effect.
+  void recover_doubt(Context& cx, const std::vector<NotedValue>& values, Time until);
 
-  /// Whether the courier may start a delivery now; `oldest_pending` is then its place in the line.
+  /// Whether the courier may start a delivery now; `place` is then its place in the line.
   bool deliverable(const Context& cx) const;
+  /// The oldest sequence that waits for a delivery, 0 = none.
+  Sequence place() const;
   void start_delivery(Context& cx);
   /// When tick() has something to do, if ever.
   std::optional<Time> next_wake(const Context& cx) const;
   /// Nothing would be lost by forgetting this lane.
   bool disposable() const;
+  /// To be called before it is forgotten: gives back what it counted among the shared bounds.
+  void let_go(Context& cx);
 
   Owner owner() const { return owner_; }
   bool has_pending() const;
-  Sequence oldest_pending() const;
   std::optional<Time> oldest_since() const;
   bool updating() const { return call_.has_value(); }
+  /// Something of it is on its way to or from the journal, or waits to be.
+  bool journaling() const;
   bool in_doubt() const { return doubt_.has_value() || (call_ && call_->late); }
   std::optional<HeldView> held() const;
   /// Pending (durable, not yet removed) entry of a slot.
   const Entry* pending(Slot slot) const;
+  const Entry* parked(Slot slot) const;
+  const Retained* retained(Slot slot) const;
+  const std::string& parked_reason() const { return parked_reason_; }
   /// The abstract state, as it stands in docs/LANE_TABLE.md.
   std::string describe() const;
 
@@ -127,21 +170,39 @@ class Lane {
     Entry entry;
     std::vector<RequestId> writers;
   };
+  /// Why a removal is under way.
+  struct Removal {
+    enum class Why {
+      retire,   ///< the entry was delivered
+      release,  ///< a retention ends, because its time is over or a direct write comes next
+      clear,    ///< a failed commit, or entries an operator gave up
+    };
+    Sequence up_to = 0;
+    Why why = Why::retire;
+    bool retained = false;
+  };
   struct SlotState {
     std::optional<Waiting> next;            ///< newest value not yet handed to anybody
     std::optional<Waiting> committing;      ///< handed to the journal, not acknowledged
     std::optional<Entry> durable;           ///< newest acknowledged entry, until its removal is durable
-    Sequence removing = 0;                  ///< removal under way up to this sequence
+    std::optional<Entry> parked;            ///< set aside in a conflict; older than anything else of the slot
+    std::optional<Retained> retained;       ///< the value delivered last
+    std::optional<Removal> removal;         ///< under way
     Sequence delivered = 0;                 ///< entries up to this sequence have arrived upstream
     Sequence failed = 0;                    ///< a failed commit that may be on the disk all the same
+    Sequence kept = 0;                      ///< a retained record that the journal holds
+    Sequence discard = 0;                   ///< an operator gave up everything up to this one
+    bool release = false;                   ///< the retention is to end
     Time retry_removal{};                   ///< not before
     std::vector<RequestId> commit_readers;  ///< wait for the commit or removal under way
     std::vector<std::pair<RequestId, Sequence>> back_readers;  ///< wait for a value from the journal
-    std::vector<Digest> history;  ///< what was known upstream, then what was attempted since
-    bool base_known = false;      ///< history starts with a value confirmed by the upstream
+    History history;
 
-    bool none() const { return !next && journal_clean(); }
-    bool journal_clean() const { return !committing && !durable && removing == 0 && failed == 0; }
+    /// Nothing that the journal holds, or may hold, stands between a write and the upstream.
+    bool journal_clean() const { return !committing && !durable && !removal && failed == 0 && discard == 0; }
+    bool uncompared() const { return retained && retained->state == Retained::State::uncompared; }
+    /// The upstream's value is ours to know: nothing newer is pending here.
+    bool settled() const { return !next && journal_clean() && !uncompared(); }
   };
   struct Call {
     enum class Kind { direct, delivery };
@@ -151,6 +212,7 @@ class Lane {
     bool late = false;     ///< unanswered for direct-timeout: the lane is in doubt, others are not held up
     bool counted = false;  ///< counts against delivery-concurrency
     bool reported = false;
+    bool contents = false;                   ///< a direct vtpm_set_contents
     std::array<bool, slot_count> loading{};  ///< values still being read back; the update was not sent yet
     bool load_failed = false;                ///< the disk refused one of them
     std::optional<Slot> unreadable;          ///< one of them is damaged or lost for good
@@ -180,46 +242,119 @@ class Lane {
   };
   struct FetchCall {
     CallId id = 0;
+    Time started{};
     std::uint64_t generation = 0;
     bool overlapped = false;
+    bool for_contents = false;
     std::vector<std::pair<RequestId, Slot>> readers;
+  };
+  struct ContentsWrite {
+    Sequence sequence = 0;
+    std::array<Value, 3> values;
+    Uuid vtpm;
+    Time deadline{};
+    bool to_disk = false;             ///< was sent direct already
+    std::vector<RequestId> writers;   ///< of device writes that it supersedes
+    std::vector<RequestId> requests;  ///< of vtpm_set_contents
+  };
+  struct ContentsReader {
+    RequestId request = 0;
+    Time deadline{};
+    Sequence up_to = 0;               ///< writes received before it
+    unsigned deliveries = 0;          ///< that ended since without bringing everything upstream
+    std::array<Sequence, 3> asked{};  ///< of the journal
+    std::array<std::optional<std::pair<Sequence, Value>>, 3> loaded;
+  };
+  struct Operation {
+    RequestId request = 0;
+    std::size_t entries = 0;
+    std::array<Sequence, slot_count> up_to{};
   };
 
   SlotState& at(Slot slot) { return slots_[static_cast<std::size_t>(slot)]; }
   const SlotState& at(Slot slot) const { return slots_[static_cast<std::size_t>(slot)]; }
   static Slot slot_at(std::size_t i) { return static_cast<Slot>(i); }
 
+  // lane.cpp: writes, direct calls, time
   bool fits(const Context& cx, Slot slot, std::size_t size) const;
   bool journal_clean() const;
+  bool uncompared() const;
   bool may_go_direct(const Context& cx) const;
+  bool refuses_writes(const Context& cx) const;
+  void refuse_waiting(Context& cx, WriteStatus status);
   void start_direct(Context& cx);
+  bool merges(const Context& cx) const;
   void send_direct(Context& cx);
   void direct_done(Context& cx, Call call, const Outcome& outcome);
-  void call_done_late(Context& cx, Call call, const Outcome& outcome);
   void to_journal(Context& cx, Call& call);
+  static void share_base(SlotState& s, const Entry& entry);
+  void end_doubt(Context& cx);
+  void note(Context& cx);
+
+  // lane_journal.cpp
   void start_commit(Context& cx, Slot slot);
+  bool reserve_commit(Context& cx, std::size_t bytes);
+  void prepare(Context& cx, SlotState& s, Entry& entry);
+  static std::vector<Digest> journaled_known(const SlotState& s, const Entry& entry);
+  void commit_done(Context& cx, Slot slot, Sequence sequence, CommitDone::Result result);
+  std::optional<Removal> removal_due(const Context& cx, const SlotState& s) const;
   void start_removal(Context& cx, Slot slot);
+  void reconsider(Context& cx, SlotState& s);
+  void retire(Context& cx, Slot slot, const Removal& removal);
   void value_loaded(Context& cx, const ValueRead& event, bool lost);
+  void replace_durable(Context& cx, Slot slot, std::optional<Entry> entry);
+  /// The entry of this sequence that the journal holds, if this lane still wants it.
+  Entry* live(SlotState& s, Sequence sequence);
+
+  // lane_delivery.cpp
   void send_delivery(Context& cx);
+  SlotWrite write_of(Slot slot, const Entry& entry) const;
+  void call_done_late(Context& cx, Call call, const Outcome& outcome);
   void settle_delivered(Context& cx, const Call& call, const Outcome& outcome);
+  void set_aside(Context& cx, const Call& call, const Outcome& outcome);
   void uncount(Context& cx, Call& call);
   void enter_doubt(Context& cx, Epoch epoch);
   void note_failure(Context& cx, Outcome::Kind kind, const std::string& reason);
   void clear_held(Context& cx);
-  void set_known(Context& cx, const Contents& contents, Epoch epoch);
-  void drop_known(Context& cx);
-  bool known_valid(const Context& cx) const;
-  void learn(Slot slot, Digest digest);
-  void attempt(Slot slot, Digest digest);
-  void replace_durable(Context& cx, Slot slot, std::optional<Entry> entry);
-  void start_fetch(Context& cx, RequestId request, Slot slot);
+
+  // lane_retention.cpp
+  void retain(Context& cx, Slot slot, Entry entry, Epoch epoch, bool journaled);
+  void drop_retained(Context& cx, Slot slot);
+  bool keep_in_memory(Context& cx, Slot slot);
+  Time release_time(const Context& cx, const Retained& retained) const;
+  void end_retentions(Context& cx);
+  void save(Context& cx, Slot slot);
+
+  // lane_reads.cpp
+  void start_fetch(Context& cx, std::optional<std::pair<RequestId, Slot>> reader);
   void answer_known_or_unavailable(Context& cx, RequestId request, Slot slot);
   void requeue_readers(Context& cx, std::vector<RequestId> readers, Slot slot);
-  void invariant(Context& cx, const char* what);
+  void stop_verifying(Context& cx);
+  void set_known(Context& cx, const Contents& contents, Epoch epoch);
+  void confirm(Context& cx, const Contents& contents, const Call* update);
+  void drop_known(Context& cx);
+  bool known_valid(const Context& cx) const;
 
+  // lane_contents.cpp
+  bool contents_may_go_direct(const Context& cx) const;
+  void start_contents(Context& cx);
+  void commit_contents(Context& cx);
+  std::vector<Digest> contents_known() const;
+  static Entry entry_of(const ContentsWrite& write, std::size_t i, Time now);
+  static void answer_contents(Context& cx, ContentsWrite& write, WriteStatus status, bool journaled);
+  void serve_contents_readers(Context& cx, const Contents* fetched = nullptr);
+  bool serve(Context& cx, ContentsReader& reader, const Contents* fetched);
+  bool overlay(Context& cx, ContentsReader& reader, const Contents* base);
+
+  // lane_operator.cpp
+  void finish_operations(Context& cx, bool failed);
+
+  void invariant(Context& cx, const char* what);
   static void answer(Context& cx, std::vector<RequestId>& writers, WriteStatus status, bool journaled);
   static void answer(Context& cx, RequestId reader, ReadResult::Source source, Value value);
   static void journal_trouble(Context& cx, bool trouble, const char* what);
+  static void journal_works(Context& cx, bool works);
+  static bool may_save(Context& cx);
 
   Owner owner_;
   std::array<SlotState, slot_count> slots_;
@@ -235,9 +370,26 @@ class Lane {
   bool verify_next_ = false;      ///< the next update is the first after doubt
   bool socket_open_ = false;
   bool in_backlog_ = false;
+  bool noted_ = false;
+  bool awaiting_alive_ = false;
+  bool recheck_parked_ = false;  ///< a new session: what was parked is looked at once more
+  std::string parked_reason_;
   Uuid vtpm_;        ///< as last seen upstream while the socket is open
   Time retry_at_{};  ///< no delivery before
   Backoff retry_backoff_;
+  std::optional<Time> save_at_;  ///< values retained in memory are to go to the journal
+  /// Set at a socket's birth while older entries wait: reads let the upstream have a look at them first.
+  std::optional<Time> verify_until_;
+  bool verifying_ = false;
+  std::vector<std::pair<RequestId, Slot>> verify_readers_;
+  std::optional<ContentsWrite> contents_next_;        ///< not yet handed to anybody
+  std::optional<ContentsWrite> contents_committing_;  ///< handed to the journal; its slots are `committing`
+  std::optional<ContentsWrite> contents_sent_;        ///< in the direct call under way
+  std::vector<ContentsReader> contents_readers_;
+  Time contents_look_at_{};        ///< when to see again what can be done for them
+  Time contents_fetch_at_{};       ///< not before: reading the upstream for them
+  std::vector<CallId> abandoned_;  ///< calls that an operator gave up; their answers mean nothing any more
+  std::vector<Operation> operations_;
 };
 
 }  // namespace guard::core

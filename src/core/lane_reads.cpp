@@ -18,31 +18,60 @@ constexpr std::size_t max_fetches = 4;
 
 void Lane::read(Context& cx, RequestId request, Slot slot) {
   SlotState& s = at(slot);
-  if (s.durable) {
-    if (s.durable->value) return answer(cx, request, ReadResult::Source::pending, *s.durable->value);
-    s.back_readers.emplace_back(request, s.durable->sequence);
-    cx.out.push_back(ReadBack{owner_, slot, s.durable->sequence});
+  if (verify_until_ && s.durable && cx.shared.updates_allowed() && !doubt_ && !(call_ && call_->late)) {
+    verify_readers_.emplace_back(request, slot);
     return;
   }
-  if (s.committing) return s.commit_readers.push_back(request);
+  // What is pending comes first (rule 3), and after the end of a session what is retained counts as pending.
+  const Entry* entry = s.durable ? &*s.durable : nullptr;
+  if (!entry && s.committing) {
+    if (s.committing->entry.sequence <= s.delivered) {  // written down for retention: accepted long ago
+      return answer(cx, request, ReadResult::Source::pending, *s.committing->entry.value);
+    }
+    if (cx.shared.stalled) return answer(cx, request, ReadResult::Source::none, {});
+    return s.commit_readers.push_back(request);
+  }
+  if (!entry && s.uncompared()) entry = &s.retained->entry;
+  if (entry) {
+    if (entry->value) return answer(cx, request, ReadResult::Source::pending, *entry->value);
+    if (cx.shared.stalled) return answer(cx, request, ReadResult::Source::none, {});
+    s.back_readers.emplace_back(request, entry->sequence);
+    cx.out.push_back(ReadBack{owner_, slot, entry->sequence});
+    return;
+  }
   if (!cx.shared.health.worth_trying()) return answer_known_or_unavailable(cx, request, slot);
-  start_fetch(cx, request, slot);
+  start_fetch(cx, std::pair{request, slot});
 }
 
 void Lane::requeue_readers(Context& cx, std::vector<RequestId> readers, Slot slot) {
   for (const RequestId reader : readers) read(cx, reader, slot);
 }
 
-void Lane::start_fetch(Context& cx, RequestId request, Slot slot) {
+/// The upstream had its look at what was older than the socket, or did not take it.
+void Lane::stop_verifying(Context& cx) {
+  if (!verify_until_ || (call_ && cx.now < *verify_until_)) return;
+  verify_until_.reset();
+  for (const auto& [request, slot] : std::exchange(verify_readers_, {})) read(cx, request, slot);
+}
+
+void Lane::start_fetch(Context& cx, std::optional<std::pair<RequestId, Slot>> reader) {
   for (FetchCall& fetch : fetches_) {
-    if (fetch.generation == generation_) return fetch.readers.emplace_back(request, slot), void();
+    if (fetch.generation != generation_) continue;
+    if (reader) fetch.readers.push_back(*reader);
+    if (!reader) fetch.for_contents = true;
+    return;
   }
-  if (fetches_.size() >= max_fetches) return answer_known_or_unavailable(cx, request, slot);
+  if (fetches_.size() >= max_fetches) {
+    if (reader) answer_known_or_unavailable(cx, reader->first, reader->second);
+    return;
+  }
   FetchCall fetch;
   fetch.id = ++cx.shared.call;
+  fetch.started = cx.now;
   fetch.generation = generation_;
   fetch.overlapped = call_.has_value() || doubt_.has_value();
-  fetch.readers.emplace_back(request, slot);
+  fetch.for_contents = !reader;
+  if (reader) fetch.readers.push_back(*reader);
   cx.out.push_back(Fetch{fetch.id, owner_});
   fetches_.push_back(std::move(fetch));
 }
@@ -57,24 +86,27 @@ void Lane::fetch_done(Context& cx, const FetchDone& event) {
   if (fetched.upstream_suspect) cx.shared.health.suspect(fetched.reason, cx.now, cx.shared.random, cx.out);
   if (fetched.kind == Kind::lane) note_failure(cx, Kind::lane, fetched.reason);
   const bool good = fetched.kind == Kind::delivered;
+  if (good && fetched.epoch != 0 &&
+      (cx.shared.alive.epoch != fetched.epoch || cx.shared.alive.at < fetch.started)) {
+    cx.shared.alive = {fetched.epoch, fetch.started};
+  }
   if (good && held_ && held_->kind == Kind::lane && !has_pending()) clear_held(cx);
   // Rule 4: a read that an update overlapped says nothing about what stands there now.
   if (good && !fetch.overlapped && fetch.generation == generation_ && !doubt_) {
     set_known(cx, fetched.contents, fetched.epoch);
-    for (std::size_t i = 0; i < slot_count; ++i) {
-      if (device_of(slot_at(i)) == owner_.device && slots_[i].none()) {
-        learn(slot_at(i), fetched.contents.slots[i].digest());
-      }
-    }
+    confirm(cx, fetched.contents, nullptr);
   }
+  if (!good) contents_fetch_at_ = std::max(contents_fetch_at_, cx.now + std::chrono::milliseconds(500));
   for (const auto& [request, slot] : fetch.readers) {
-    if (at(slot).durable || at(slot).committing)
+    if (at(slot).durable || at(slot).committing || at(slot).uncompared())
       read(cx, request, slot);
     else if (good)
       answer(cx, request, ReadResult::Source::upstream, fetched.contents[slot]);
     else
       answer_known_or_unavailable(cx, request, slot);
   }
+  serve_contents_readers(
+      cx, good && fetch.for_contents && fetch.generation == generation_ ? &fetched.contents : nullptr);
 }
 
 void Lane::answer_known_or_unavailable(Context& cx, RequestId request, Slot slot) {
@@ -98,25 +130,22 @@ void Lane::set_known(Context& cx, const Contents& contents, Epoch epoch) {
   known_is_base_ = true;
 }
 
+/// These values stand upstream: the base of what is written next, where nothing newer of ours waits.
+void Lane::confirm(Context& cx, const Contents& contents, const Call* update) {
+  for (std::size_t i = 0; i < slot_count; ++i) {
+    SlotState& s = slots_[i];
+    if (device_of(slot_at(i)) != owner_.device || (update && update->sent[i])) continue;
+    // What is read while an entry waits is no base for it (rule 5); the first base of all is better than
+    // none.
+    const bool first = !s.history.base_known() && s.journal_clean() && !s.uncompared();
+    if (!s.settled() && !first) continue;
+    s.history.confirm(contents.slots[i].digest(), cx.shared.history);
+  }
+}
+
 void Lane::drop_known(Context& cx) {
   if (known_) cx.shared.known_bytes -= known_->bytes;
   known_.reset();
-}
-
-/// The upstream is known to hold this value, and nothing newer of ours is on its way.
-void Lane::learn(Slot slot, Digest digest) {
-  SlotState& s = at(slot);
-  s.history.assign(1, digest);
-  s.base_known = true;
-}
-
-/// This value may come to stand upstream from now on.
-void Lane::attempt(Slot slot, Digest digest) {
-  SlotState& s = at(slot);
-  if (std::find(s.history.begin(), s.history.end(), digest) != s.history.end()) return;
-  // The base stays; the oldest attempt makes room.
-  if (s.history.size() >= limits::known_digests) s.history.erase(s.history.begin() + 1);
-  s.history.push_back(digest);
 }
 
 }  // namespace guard::core

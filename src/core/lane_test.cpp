@@ -332,6 +332,7 @@ TEST(Core, ReadsValuesBackThatTheQueueDidNotCarryAndReturnsToDirect) {
   Config config;
   config.queue_entries = 1;
   Bench bench(config);
+  bench.step(SocketOpened{vm(1)});
   bench.go_down();
   bench.journal(vm(1), 1, "a");
   EXPECT_EQ(bench.core.mode(), Mode::disengaged);
@@ -349,6 +350,10 @@ TEST(Core, ReadsValuesBackThatTheQueueDidNotCarryAndReturnsToDirect) {
   }
   EXPECT_EQ(bench.core.mode(), Mode::direct);
   bench.write(vm(1), 5, "b");
+  EXPECT_TRUE(bench.all<Deliver>().empty()) << "the value delivered last is retained in the journal";
+  const Remove release = bench.one<Remove>();
+  EXPECT_FALSE(release.retained);
+  bench.step(RemovalDone{release.owner, release.slot, release.up_to, true});
   EXPECT_EQ(bench.all<Deliver>().size(), 1u);
 }
 
@@ -368,6 +373,37 @@ void recover_three(Bench& bench) {
   const auto calls = bench.all<Deliver>();
   ASSERT_EQ(calls.size(), 1u);
   bench.deliver_done(calls.front(), Outcome::Kind::transient, 1, true);
+}
+
+/// The sequences of the deliveries that begin as soon as a core starts anew with one entry, an update of an
+/// older value under way.
+std::size_t deliveries_after_restart(bool ends_with_process, Time later) {
+  Config config;
+  config.upstream.ends_with_process = ends_with_process;
+  Bench bench(config);
+  RecoveredEntry entry;
+  entry.sequence = 7;
+  entry.size = 4;
+  entry.digest = Value("newv").digest();
+  bench.core.recover(vm(1), entry, bench.now);
+  bench.core.recover_doubt(vm(1), {{Slot::permall, Value("oldv").digest(), 5}}, bench.now);
+  std::size_t deliveries = 0;
+  for (const Time wait : {Time{}, later}) {
+    bench.after(wait);
+    const auto wanted = bench.all<core::ReadBack>();
+    deliveries += bench.all<Deliver>().size();
+    for (const core::ReadBack& read : wanted) {
+      bench.step(ValueRead{read.owner, read.slot, read.sequence, Value("newv"), {}});
+      deliveries += bench.all<Deliver>().size();
+    }
+  }
+  return deliveries;
+}
+
+TEST(Lane, DeliversAtOnceAfterARestartOverAnUpstreamWhoseUpdatesEndWithTheirProcess) {
+  EXPECT_EQ(deliveries_after_restart(true, Time{}), 1u);
+  EXPECT_EQ(deliveries_after_restart(false, Time{}), 0u);
+  EXPECT_EQ(deliveries_after_restart(false, Config{}.doubt_window), 1u);
 }
 
 TEST(Lane, NeverRemovesWhatItDidNotSend) {

@@ -27,7 +27,7 @@ namespace {
 
 using std::chrono::seconds;
 
-/// How long an orderly stop waits for requests and updates under way.
+/// How long an orderly stop waits for requests under way, and then for updates under way.
 constexpr seconds stop_patience{10};
 /// How soon a journal that could not be read is tried again.
 constexpr seconds journal_retry{3};
@@ -70,10 +70,13 @@ class Daemon {
 
   bool build();
   Result<std::unique_ptr<upstream::ManagedUpstream>> make_upstream();
+  Result<> open_notes();
+  void start_engine(std::unique_ptr<journal::Store> store);
   void open_journal_first();
   void retry_journal();
   void stop();
   void count_down_stop();
+  void stop_engine();
 
   const Options& options_;
   Logger& log_;
@@ -84,6 +87,7 @@ class Daemon {
   device::SwtpmStats device_stats_;
   std::vector<DeviceSocket*> device_sockets_;
   std::unique_ptr<upstream::ManagedUpstream> upstream_;
+  std::unique_ptr<engine::CallNotes> notes_;  ///< until the engine has it
   std::unique_ptr<engine::Engine> engine_;
   std::unique_ptr<DaemonOperations> operations_;
   std::unique_ptr<control::Registry> registry_;
@@ -91,6 +95,7 @@ class Daemon {
   std::unique_ptr<control::ControlSocket> control_socket_;
   std::unique_ptr<control::MessageSwitch> switch_;  ///< null when it is not used
   bool stopping_ = false;
+  bool engine_stopped_ = false;
   unsigned stop_steps_ = 0;
   Worker worker_;  ///< last: its thread ends before anything its work refers to
 };
@@ -121,6 +126,7 @@ Result<std::unique_ptr<upstream::ManagedUpstream>> Daemon::make_upstream() {
   upstream::XapiOptions xapi;
   xapi.uri = options_.upstream;
   xapi.client_version = GUARD_VERSION;
+  xapi.host = options_.host_uuid;
   xapi.direct_timeout = options_.direct_timeout;
   xapi.upstream_timeout = options_.upstream_timeout;
   return upstream::make_xapi_upstream(loop_, xapi, log_);
@@ -138,6 +144,7 @@ bool Daemon::build() {
   core::Config config;
   config.direct_timeout = options_.direct_timeout;
   config.doubt_window = options_.doubt_window;
+  config.retain = options_.retain;
   config.queue_entries = options_.queue_capacity;
   config.delivery_concurrency = options_.delivery_concurrency;
   config.seed = static_cast<std::uint64_t>(wall_ms());
@@ -165,11 +172,26 @@ bool Daemon::build() {
   return true;
 }
 
+/// Opened before the journal, because without it nothing may be sent to the upstream.
+Result<> Daemon::open_notes() {
+  auto notes = engine::CallNotes::open(options_.runtime_dir, engine::identity_of(options_.state_dir));
+  if (!notes) return std::unexpected(std::move(notes.error()));
+  notes_ = std::move(*notes);
+  return {};
+}
+
+void Daemon::start_engine(std::unique_ptr<journal::Store> store) {
+  // A journal made in place of one that was set aside is no first start: others may have sent updates.
+  const auto set_aside = state_dir_.list_set_aside();
+  const bool first_start = store->recovery().created && set_aside && set_aside->empty();
+  engine_->start(std::move(store), std::move(notes_), first_start);
+}
+
 /// A journal that cannot be read stops nobody from asking: every request is answered 503 until it can be.
 void Daemon::open_journal_first() {
   auto store = state_dir_.open_journal();
   maintenance_.look_first();
-  if (store) return engine_->start(std::move(*store));
+  if (store) return start_engine(std::move(*store));
   log_.log(LogLevel::error, "journal_unreadable",
            {{"dir", options_.state_dir}, {"error", store.error().message}});
   operations_->set_journal_error(store.error().message);
@@ -184,7 +206,7 @@ void Daemon::retry_journal() {
                 if (stopping_) return;
                 if (*result) {
                   log_.log(LogLevel::notice, "journal_readable");
-                  return engine_->start(std::move(**result));
+                  return start_engine(std::move(**result));
                 }
                 operations_->set_journal_error(result->error().message);
                 loop_.at(loop_.now() + Time(journal_retry), [this] { retry_journal(); });
@@ -199,6 +221,11 @@ int Daemon::run() {
   if (!locked && locked.error().code == Errc::busy) {
     log_.log(LogLevel::error, "already_running",
              {{"dir", options_.state_dir}, {"error", locked.error().message}});
+    return 1;
+  }
+  if (const auto opened = open_notes(); !opened) {
+    log_.log(LogLevel::error, "runtime_dir_unusable",
+             {{"dir", options_.runtime_dir}, {"error", opened.error().message}});
     return 1;
   }
   const control::ResumeReport resumed = registry_->resume();
@@ -246,7 +273,9 @@ void Daemon::stop() {
   const core::Snapshot view = engine_->snapshot();
   log_.log(view.pending_entries == 0 ? LogLevel::notice : LogLevel::warning, "stopping",
            {{"pending_entries", view.pending_entries}, {"pending_vms", view.pending_vms}});
-  loop_.at(loop_.now() + Time(stop_patience), [this] { loop_.stop(); });
+  loop_.at(loop_.now() + 2 * Time(stop_patience), [this] { loop_.stop(); });
+  // A client that never finishes its request takes no time from the updates.
+  loop_.at(loop_.now() + Time(stop_patience), [this] { stop_engine(); });
   stop_steps_ = static_cast<unsigned>(device_sockets_.size()) + (switch_ ? 3 : 2);
   for (DeviceSocket* socket : device_sockets_) {
     socket->server().drain([this] { count_down_stop(); });
@@ -257,9 +286,18 @@ void Daemon::stop() {
 }
 
 void Daemon::count_down_stop() {
-  if (--stop_steps_ > 0) return;
-  engine_->when_quiet(loop_.now() + Time(stop_patience),
-                      [this] { upstream_->logout([this] { loop_.stop(); }); });
+  if (--stop_steps_ == 0) stop_engine();
+}
+
+/// Before this the engine still sends updates: it finishes what clients wait for.
+void Daemon::stop_engine() {
+  if (std::exchange(engine_stopped_, true)) return;
+  engine_->stop(loop_.now() + Time(stop_patience), [this](bool at_rest) {
+    if (!at_rest) {
+      log_.log(LogLevel::warning, "stopped_with_calls_under_way", {{"doubt", engine_->snapshot().doubt}});
+    }
+    upstream_->logout([this] { loop_.stop(); });
+  });
 }
 
 }  // namespace

@@ -50,9 +50,22 @@ JsonObject counters_json(const core::Counters& c) {
                     {"failed_payload", c.failed_payload},
                     {"failed_conflict", c.failed_conflict},
                     {"failed_unknown", c.failed_unknown},
+                    {"redelivered", c.redelivered},
+                    {"parked", c.parked},
+                    {"discarded", c.discarded},
                     {"commits", c.commits},
                     {"removals", c.removals},
                     {"bugs", c.invariants}};
+}
+
+/// Whose lane an operator means; this version serves vTPMs, so without a slot it is the vTPM's.
+Owner owner_of(Uuid vm, std::optional<Slot> slot) { return {vm, slot ? device_of(*slot) : Device::vtpm}; }
+
+engine::Engine::OperatorDone counted(control::Operations::Done done) {
+  return [done = std::move(done)](Result<std::size_t> entries) {
+    if (!entries) return done(std::unexpected(std::move(entries.error())));
+    done(Json(JsonObject{{"entries", std::uint64_t{*entries}}}));
+  };
 }
 
 }  // namespace
@@ -107,13 +120,7 @@ Json DaemonOperations::switch_json() const {
                     {"discarded_queues", stats.discarded}};
 }
 
-Json DaemonOperations::status_json() const {
-  const core::Snapshot view = engine_.snapshot();
-  JsonObject upstream{{"uri", upstream_uri_}, {"state", name_of(view.upstream)}};
-  upstream.emplace_back(
-      "since", view.upstream == core::Health::State::unknown ? Json() : Json(since(view.upstream_since)));
-  upstream.emplace_back("last_error", view.upstream_error.empty() ? Json() : Json(view.upstream_error));
-
+JsonArray DaemonOperations::held_json(const core::Snapshot& view) const {
   JsonArray held;
   const auto pending = engine_.pending();
   for (const auto& lane : view.held) {
@@ -131,6 +138,28 @@ Json DaemonOperations::status_json() const {
     }
     if (!listed) add(Json());
   }
+  return held;
+}
+
+JsonArray DaemonOperations::parked_json(const core::Snapshot& view) const {
+  JsonArray parked;
+  for (const auto& entry : view.parked) {
+    parked.push_back(JsonObject{{"vm", entry.owner.vm.str()},
+                                {"slot", guard::name_of(entry.slot)},
+                                {"reason", entry.reason},
+                                {"since", since(entry.since)},
+                                {"sequence", entry.sequence},
+                                {"bytes", std::uint64_t{entry.size}}});
+  }
+  return parked;
+}
+
+Json DaemonOperations::status_json() const {
+  const core::Snapshot view = engine_.snapshot();
+  JsonObject upstream{{"uri", upstream_uri_}, {"state", name_of(view.upstream)}};
+  upstream.emplace_back(
+      "since", view.upstream == core::Health::State::unknown ? Json() : Json(since(view.upstream_since)));
+  upstream.emplace_back("last_error", view.upstream_error.empty() ? Json() : Json(view.upstream_error));
 
   JsonArray sockets;
   if (registry_ != nullptr) {
@@ -156,9 +185,11 @@ Json DaemonOperations::status_json() const {
                   {"bytes", std::uint64_t{view.pending_bytes}},
                   {"oldest_seconds",
                    view.oldest_since ? Json(seconds_between(*view.oldest_since, engine_.now())) : Json()}}},
-      {"held", std::move(held)},
-      {"parked", JsonArray{}},
+      {"held", held_json(view)},
+      {"parked", parked_json(view)},
       {"doubt", std::uint64_t{view.doubt}},
+      {"retained",
+       JsonObject{{"entries", std::uint64_t{view.retained}}, {"uncompared", std::uint64_t{view.uncompared}}}},
       {"buffering", "enabled"},
       {"quarantine_bytes", maintenance_.quarantine_bytes(stats ? stats->quarantined_bytes : 0)},
       {"journal", journal_json()},
@@ -185,6 +216,18 @@ void DaemonOperations::pending(Done done) {
     if (held != view.held.end()) item.emplace_back("reason", held->reason);
     entries.push_back(std::move(item));
   }
+  for (const auto& entry : view.parked) {
+    entries.push_back(JsonObject{{"vm", entry.owner.vm.str()},
+                                 {"slot", guard::name_of(entry.slot)},
+                                 {"sequence", entry.sequence},
+                                 {"bytes", std::uint64_t{entry.size}},
+                                 {"age_seconds", seconds_between(entry.since, engine_.now())},
+                                 {"state", "parked"},
+                                 {"reason", entry.reason}});
+  }
+  std::stable_sort(entries.begin(), entries.end(), [](const Json& a, const Json& b) {
+    return *a.find("sequence")->integer() < *b.find("sequence")->integer();
+  });
   done(Json(std::move(entries)));
 }
 
@@ -193,6 +236,14 @@ void DaemonOperations::drain(std::chrono::milliseconds timeout, Done done) {
     done(Json(
         JsonObject{{"drained", drained}, {"entries", std::uint64_t{engine_.snapshot().pending_entries}}}));
   });
+}
+
+void DaemonOperations::discard(Uuid vm, std::optional<Slot> slot, Done done) {
+  engine_.discard(owner_of(vm, slot), slot, counted(std::move(done)));
+}
+
+void DaemonOperations::deliver_by_force(Uuid vm, std::optional<Slot> slot, Done done) {
+  engine_.deliver_by_force(owner_of(vm, slot), slot, counted(std::move(done)));
 }
 
 std::string DaemonOperations::metrics() const {
@@ -213,6 +264,10 @@ std::string DaemonOperations::metrics() const {
   gauge("xapi_guard_upstream_up", "1 when xapi answers.", view.upstream == core::Health::State::up ? 1 : 0);
   gauge("xapi_guard_held_lanes", "Lanes whose delivery fails for a reason of their own.", view.held.size());
   gauge("xapi_guard_doubtful_lanes", "Lanes with an update whose outcome is unknown.", view.doubt);
+  gauge("xapi_guard_parked_entries", "Entries set aside, because somebody else's newer value stands in xapi.",
+        view.parked.size());
+  gauge("xapi_guard_retained_entries", "Delivered values kept, because xapi may forget them in a crash.",
+        view.retained);
   gauge("xapi_guard_device_sockets", "Device sockets served.",
         registry_ != nullptr ? registry_->sockets().size() : 0);
   if (switch_ != nullptr) {
@@ -240,6 +295,14 @@ std::string DaemonOperations::metrics() const {
   out += fmt::format("xapi_guard_updates_total{{outcome=\"payload\"}} {}\n", c.failed_payload);
   out += fmt::format("xapi_guard_updates_total{{outcome=\"conflict\"}} {}\n", c.failed_conflict);
   out += fmt::format("xapi_guard_updates_total{{outcome=\"unknown\"}} {}\n", c.failed_unknown);
+  const auto counter = [&](const char* name, const char* help, std::uint64_t value) {
+    family(name, "counter", help);
+    out += fmt::format("{} {}\n", name, value);
+  };
+  counter("xapi_guard_redelivered_total", "Values delivered again, because xapi had lost them.",
+          c.redelivered);
+  counter("xapi_guard_parked_total", "Entries set aside in conflicts.", c.parked);
+  counter("xapi_guard_discarded_total", "Entries given up by an operator.", c.discarded);
   family("xapi_guard_requests_total", "counter", "Requests of swtpm by method and result.");
   static constexpr std::array<const char*, device::SwtpmStats::methods> methods{"GET", "HEAD", "PUT",
                                                                                 "DELETE", "other"};

@@ -29,6 +29,8 @@ class DaemonOperations final : public control::Operations {
   void status(Done done) override;
   void pending(Done done) override;
   void drain(std::chrono::milliseconds timeout, Done done) override;
+  void discard(Uuid vm, std::optional<Slot> slot, Done done) override;
+  void deliver_by_force(Uuid vm, std::optional<Slot> slot, Done done) override;
   void quarantine_list(Done done) override { maintenance_.quarantine_list(std::move(done)); }
   void quarantine_purge(Done done) override { maintenance_.quarantine_purge(std::move(done)); }
   void set_journal_aside(const std::string& directory, Done done) override {
@@ -43,6 +45,8 @@ class DaemonOperations final : public control::Operations {
   wire::Json journal_json() const;
   wire::Json resume_file_json() const;
   wire::Json switch_json() const;
+  wire::JsonArray held_json(const core::Snapshot& view) const;
+  wire::JsonArray parked_json(const core::Snapshot& view) const;
   std::string since(Time when) const;
 
   engine::Engine& engine_;

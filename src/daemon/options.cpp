@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 
 #include "base/text.h"
@@ -29,13 +30,15 @@ CLI::Option* add_parsed(CLI::App& app, const std::string& name, T& target, const
       ->default_str(shown_default);
 }
 
+enum class Zero { refused, allowed };
+
 void add_duration(CLI::App& app, const std::string& name, std::chrono::milliseconds& target,
-                  const char* shown, const std::string& help) {
+                  const char* shown, const std::string& help, Zero zero = Zero::refused) {
   add_parsed<std::chrono::milliseconds>(
       app, name, target, help, shown, "a duration such as 500ms, 2s or 15min",
-      [](const std::string& text) -> std::optional<std::chrono::milliseconds> {
+      [zero](const std::string& text) -> std::optional<std::chrono::milliseconds> {
         const auto value = parse_duration(text);
-        if (!value || value->count() == 0) return std::nullopt;
+        if (!value || (value->count() == 0 && zero == Zero::refused)) return std::nullopt;
         return value;
       });
 }
@@ -44,6 +47,19 @@ void add_size(CLI::App& app, const std::string& name, std::uint64_t& target, con
               const std::string& help) {
   add_parsed<std::uint64_t>(app, name, target, help, shown, "a size such as 512KiB or 32MiB",
                             [](const std::string& text) { return parse_size(text); });
+}
+
+/// The line INSTALLATION_UUID='...' of the host's inventory; nil when there is none.
+Uuid host_uuid_of(const std::string& inventory) {
+  constexpr std::string_view name = "INSTALLATION_UUID=";
+  std::ifstream file(inventory);
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with(name)) continue;
+    std::string_view value = std::string_view(line).substr(name.size());
+    while (!value.empty() && (value.front() == '\'' || value.front() == '"')) value.remove_prefix(1);
+    return Uuid::parse(value.substr(0, 36)).value_or(Uuid());
+  }
+  return {};
 }
 
 /// Bounds between options; the text of what is wrong, empty when all is well.
@@ -82,7 +98,7 @@ std::string wrong_with(const Options& options) {
 
 }  // namespace
 
-Parsed parse_options(int argc, const char* const* argv) {
+Parsed parse_options(int argc, const char* const* argv, const std::string& inventory) {
   Options options;
   CLI::App app{
       "Keeps the state of virtual TPMs safe: stores it in xapi, and on local disk while xapi cannot be "
@@ -118,6 +134,13 @@ Parsed parse_options(int argc, const char* const* argv) {
                "Limit of look-ups and reads in xapi");
   add_duration(app, "--doubt-window", options.doubt_window, "2min",
                "How long an update whose answer was lost may still take effect");
+  add_duration(app, "--retain", options.retain, "15min",
+               "How long a delivered value is kept, because xapi may forget it in a crash; 0s = not at all",
+               Zero::allowed);
+  add_parsed<Uuid>(
+      app, "--host-uuid", options.host_uuid,
+      "This host in xapi, to recognise VMs that run elsewhere; looked up in the inventory of the host",
+      "INSTALLATION_UUID", "a uuid", [](const std::string& text) { return Uuid::parse(text); });
   app.add_option("--queue-capacity", options.queue_capacity,
                  "Pending entries whose values are kept in memory")
       ->capture_default_str();
@@ -138,6 +161,7 @@ Parsed parse_options(int argc, const char* const* argv) {
     std::fprintf(stderr, "xapi-guard: %s\n", wrong.c_str());
     return {std::nullopt, 2};
   }
+  if (options.host_uuid.is_nil()) options.host_uuid = host_uuid_of(inventory);
   return {std::move(options), 0};
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "guard/types.h"
 
 namespace guard::daemon {
 
@@ -25,6 +26,9 @@ struct Options {
   std::chrono::milliseconds direct_timeout = limits::direct_timeout;
   std::chrono::milliseconds upstream_timeout = limits::upstream_timeout;
   std::chrono::milliseconds doubt_window = limits::doubt_window;
+  std::chrono::milliseconds retain = limits::retain;  ///< zero: nothing is retained
+  /// Of this host; nil = unknown, then nobody asks whether a VM runs elsewhere.
+  Uuid host_uuid;
   unsigned queue_capacity = static_cast<unsigned>(limits::queue_entries);
   unsigned delivery_concurrency = limits::delivery_concurrency;
   std::uint64_t journal_size = limits::journal_size;
@@ -51,6 +55,8 @@ struct Parsed {
   int exit_status = 0;
 };
 
-Parsed parse_options(int argc, const char* const* argv);
+/// `inventory` is where the uuid of the host is looked up unless it is given.
+Parsed parse_options(int argc, const char* const* argv,
+                     const std::string& inventory = "/etc/xensource-inventory");
 
 }  // namespace guard::daemon

@@ -40,6 +40,9 @@ TEST(Options, HaveTheDocumentedDefaults) {
   EXPECT_TRUE(parsed.options->uses_switch());
   EXPECT_EQ(parsed.options->direct_timeout, std::chrono::milliseconds(500));
   EXPECT_EQ(parsed.options->queue_capacity, 512u);
+  EXPECT_EQ(parsed.options->retain, std::chrono::minutes(15));
+  EXPECT_EQ(parsed.options->doubt_window, std::chrono::minutes(2));
+  EXPECT_EQ(parsed.options->runtime_dir, "/run/xapi-guard");
   EXPECT_EQ(parsed.options->journal_size, 32u << 20);
   EXPECT_EQ(parsed.options->journal_max, 1u << 30);
 }
@@ -76,6 +79,28 @@ TEST(Options, CanDoWithoutTheMessageSwitch) {
   EXPECT_FALSE(parse({"--switch-socket", ""}).options);
 }
 
+TEST(Options, TakeTheUuidOfTheHostFromItsInventoryUnlessItIsGiven) {
+  const std::string uuid = "3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10";
+  const ConfigFile inventory("PRODUCT_BRAND='x'\nINSTALLATION_UUID='" + uuid + "'\nMORE='y'\n");
+  const ConfigFile broken("INSTALLATION_UUID='nonsense'\n");
+  const auto host = [](std::vector<const char*> words, const char* path) {
+    words.insert(words.begin(), "xapi-guard");
+    return parse_options(static_cast<int>(words.size()), words.data(), path).options->host_uuid;
+  };
+  EXPECT_EQ(host({}, inventory.path()).str(), uuid);
+  EXPECT_TRUE(host({}, broken.path()).is_nil());
+  EXPECT_TRUE(host({}, "/nonexistent").is_nil()) << "then nobody asks where a VM runs";
+  const char* other = "00000000-0000-4000-8000-000000000001";
+  EXPECT_EQ(host({"--host-uuid", other}, inventory.path()).str(), other);
+}
+
+TEST(Options, SwitchRetentionOffWithZero) {
+  EXPECT_EQ(parse({"--retain", "0s"}).options->retain.count(), 0);
+  EXPECT_EQ(parse({"--retain", "30s"}).options->retain, std::chrono::seconds(30));
+  const ConfigFile file("retain = \"1min\"\nhost-uuid = \"00000000-0000-4000-8000-000000000001\"\n");
+  EXPECT_EQ(parse({"--config", file.path()}).options->retain, std::chrono::minutes(1));
+}
+
 TEST(Options, NameAStoreOfOurOwn) {
   const Parsed parsed = parse({"--upstream", "embedded:/var/lib/xapi-guard/state.db"});
   ASSERT_TRUE(parsed.options);
@@ -99,6 +124,10 @@ TEST(Options, RefuseAFileThatIsMissing) {
 TEST(Options, RefuseWhatMakesNoSense) {
   const std::vector<std::vector<const char*>> wrong = {{"--direct-timeout", "500"},
                                                        {"--direct-timeout", "0ms"},
+                                                       {"--doubt-window", "0s"},
+                                                       {"--retain", "15"},
+                                                       {"--host-uuid", "here"},
+                                                       {"--runtime-dir", "relative"},
                                                        {"--journal-size", "32"},
                                                        {"--journal-size", "4099KiB"},
                                                        {"--journal-size", "1MiB"},

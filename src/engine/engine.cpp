@@ -1,7 +1,10 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
+
+#include "engine/report.h"
 
 namespace guard::engine {
 
@@ -27,8 +30,18 @@ core::ValueRead::Trouble trouble_of(const Result<>& result) {
 
 /// Whether this version can deliver the entry. Others stay in the journal untouched, for one that can.
 bool deliverable(const journal::LiveEntry& found) {
-  return found.type == journal::RecordType::write && !found.retained && found.owner.device == Device::vtpm &&
-         device_of(found.slot) == Device::vtpm;
+  using journal::RecordType;
+  return (found.type == RecordType::write || found.type == RecordType::contents) &&
+         found.owner.device == Device::vtpm && device_of(found.slot) == Device::vtpm;
+}
+
+Error journal_unread() { return {Errc::unavailable, 0, "the journal could not be read yet"}; }
+
+template <class Map>
+std::optional<typename Map::mapped_type> take(Map& map, core::RequestId request) {
+  auto node = map.extract(request);
+  if (!node) return std::nullopt;
+  return std::move(node.mapped());
 }
 
 }  // namespace
@@ -63,6 +76,7 @@ Engine::Engine(Host host, core::Config config, Upstream& upstream, Logger& log)
     : host_(std::move(host)),
       upstream_(upstream),
       log_(log),
+      doubt_window_(config.doubt_window),
       core_(with_limits(config, upstream)),
       self_(std::make_shared<Engine*>(this)) {
   upstream_.set_events(this);
@@ -73,8 +87,22 @@ Engine::~Engine() {
   upstream_.set_events(nullptr);
 }
 
-void Engine::start(std::unique_ptr<journal::Store> store) {
-  const journal::Recovery& recovery = store->recovery();
+void Engine::start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNotes> notes,
+                   bool first_start) {
+  assert(notes != nullptr);
+  notes_ = std::move(notes);
+  recover(store->recovery(), first_start);
+  journal_ = std::make_unique<journal::Journal>(
+      std::move(store), [self = self_, post = host_.post](std::vector<journal::Completion> completions) {
+        post([self, done = std::make_shared<std::vector<journal::Completion>>(std::move(completions))] {
+          if (*self != nullptr) (*self)->completed(std::move(*done));
+        });
+      });
+  // Delivers what was found, and probes before anybody's write has to find out.
+  feed(core::Kick{});
+}
+
+void Engine::recover(const journal::Recovery& recovery, bool first_start) {
   const Time now = host_.now();
   const std::int64_t wall_ms = host_.wall_ms();
   for (const journal::LiveEntry& found : recovery.live) {
@@ -90,19 +118,33 @@ void Engine::start(std::unique_ptr<journal::Store> store) {
     entry.known = found.known;
     entry.vtpm = found.vtpm;
     entry.suspect = found.suspect;
+    entry.retained = found.retained;
+    entry.contents = found.type == journal::RecordType::contents;
     const std::int64_t age_ms = std::clamp<std::int64_t>(wall_ms - found.wall_ms, 0, std::int64_t{1} << 40);
     entry.since = now - std::chrono::milliseconds(age_ms);
     core_.recover(found.owner, std::move(entry), now);
   }
   core_.recover_sequence(recovery.highest_sequence);
-  journal_ = std::make_unique<journal::Journal>(
-      std::move(store), [self = self_, post = host_.post](std::vector<journal::Completion> completions) {
-        post([self, done = std::make_shared<std::vector<journal::Completion>>(std::move(completions))] {
-          if (*self != nullptr) (*self)->completed(std::move(*done));
-        });
-      });
-  // Delivers what was found, and probes before anybody's write has to find out.
-  feed(core::Kick{});
+  recover_doubt(first_start);
+}
+
+/// Before anything is sent. What was noted stays in the file until the core says that it is over.
+void Engine::recover_doubt(bool first_start) {
+  const CallNotes::Found& found = notes_->found();
+  if (found.unknown && first_start) return notes_->forget_unknown();
+  const Time now = host_.now();
+  if (found.unknown) {
+    log_.log(LogLevel::notice, "all_in_doubt", {{"reason", found.why}});
+    core_.recover_doubt_of_all(now);
+    host_.at(now + doubt_window_, [self = self_] {
+      if (*self != nullptr) (*self)->notes_->forget_unknown();
+    });
+    return;
+  }
+  for (const auto& [owner, values] : found.calls) {
+    log_.log(LogLevel::notice, "in_doubt", {{"vm", owner.vm}, {"device", name_of(owner.device)}});
+    core_.recover_doubt(owner, values, now);
+  }
 }
 
 std::unique_ptr<LaneAccess> Engine::open_lane(Owner owner) { return std::make_unique<Access>(self_, owner); }
@@ -128,30 +170,60 @@ void Engine::read(Owner owner, Slot slot, ReadDone done) {
   feed(core::ReadArrived{request, owner, slot});
 }
 
+void Engine::set_contents(Owner owner, std::array<Value, 3> values, Uuid vtpm, SetDone done) {
+  if (!journal_ || owner.device != Device::vtpm) return done(WriteStatus::unavailable);
+  const core::RequestId request = ++last_request_;
+  sets_.emplace(request, std::move(done));
+  feed(core::ContentsSet{request, owner, std::move(values), vtpm});
+}
+
+void Engine::get_contents(Owner owner, GetDone done) {
+  if (!journal_ || owner.device != Device::vtpm) return done(std::nullopt);
+  const core::RequestId request = ++last_request_;
+  gets_.emplace(request, std::move(done));
+  feed(core::ContentsGet{request, owner});
+}
+
+void Engine::discard(Owner owner, std::optional<Slot> slot, OperatorDone done) {
+  if (!journal_) return done(std::unexpected(journal_unread()));
+  const core::RequestId request = ++last_request_;
+  operations_.emplace(request, std::move(done));
+  feed(core::Discard{request, owner, slot});
+}
+
+void Engine::deliver_by_force(Owner owner, std::optional<Slot> slot, OperatorDone done) {
+  if (!journal_) return done(std::unexpected(journal_unread()));
+  const core::RequestId request = ++last_request_;
+  operations_.emplace(request, std::move(done));
+  feed(core::ForceDelivery{request, owner, slot});
+}
+
 void Engine::drain(Time deadline, std::function<void(bool)> done) {
-  waiters_.push_back(Waiter{deadline, false, std::move(done)});
-  host_.at(deadline, [self = self_] {
-    if (*self != nullptr) (*self)->check_waiters();
-  });
+  add_waiter(Waiter{deadline, false, std::move(done)});
   feed(core::Kick{});
 }
 
-void Engine::when_quiet(Time deadline, std::function<void()> done) {
-  waiters_.push_back(Waiter{deadline, true, [done = std::move(done)](bool) { done(); }});
-  host_.at(deadline, [self = self_] {
+void Engine::stop(Time deadline, std::function<void(bool)> done) {
+  if (!journal_) return done(true);
+  add_waiter(Waiter{deadline, true, std::move(done)});
+  feed(core::Stop{});
+}
+
+void Engine::add_waiter(Waiter waiter) {
+  host_.at(waiter.deadline, [self = self_] {
     if (*self != nullptr) (*self)->check_waiters();
   });
-  check_waiters();
+  waiters_.push_back(std::move(waiter));
 }
 
 void Engine::check_waiters() {
   if (waiters_.empty()) return;
   const Time now = host_.now();
   const bool drained = started() && core_.pending_entries() == 0;
-  const bool quiet = core_.updates_under_way() == 0;
+  const bool at_rest = core_.at_rest();
   std::vector<std::pair<std::function<void(bool)>, bool>> ready;
   std::erase_if(waiters_, [&](Waiter& waiter) {
-    const bool reached = waiter.for_quiet ? quiet : drained;
+    const bool reached = waiter.for_rest ? at_rest : drained;
     if (!reached && now < waiter.deadline) return false;
     ready.emplace_back(std::move(waiter.done), reached);
     return true;
@@ -229,19 +301,27 @@ void Engine::arm() {
 }
 
 void Engine::act(core::AnswerWrite& action) {
-  const auto found = writes_.find(action.request);
-  if (found == writes_.end()) return;
-  WriteDone done = std::move(found->second);
-  writes_.erase(found);
-  done(action.status);
+  if (auto done = take(writes_, action.request)) (*done)(action.status);
 }
 
 void Engine::act(core::AnswerRead& action) {
-  const auto found = reads_.find(action.request);
-  if (found == reads_.end()) return;
-  ReadDone done = std::move(found->second);
-  reads_.erase(found);
-  done(std::move(action.result));
+  if (auto done = take(reads_, action.request)) (*done)(std::move(action.result));
+}
+
+void Engine::act(core::AnswerContents& action) {
+  if (auto set = take(sets_, action.request)) return (*set)(action.status);
+  auto get = take(gets_, action.request);
+  if (!get) return;
+  if (action.status != WriteStatus::accepted) return (*get)(std::nullopt);
+  (*get)(std::move(action.contents));
+}
+
+void Engine::act(core::Done& action) {
+  auto done = take(operations_, action.request);
+  if (!done) return;
+  if (action.ok) return (*done)(action.entries);
+  (*done)(std::unexpected(
+      Error{action.entries == 0 ? Errc::not_found : Errc::unavailable, 0, std::move(action.text)}));
 }
 
 void Engine::act(core::Commit& action) {
@@ -253,17 +333,25 @@ void Engine::act(core::Commit& action) {
   entry.known = std::move(action.known);
   entry.wall_ms = host_.wall_ms();
   entry.value = std::move(action.value);
+  if (action.contents) {
+    entry.type = journal::RecordType::contents;
+    entry.value = journal::pack_contents(*action.contents);
+  }
   journal_requests_.emplace_back(std::move(entry));
 }
 
 void Engine::act(core::Remove& action) {
   journal_requests_.emplace_back(
-      journal::Removal{action.owner, action.slot, action.up_to, action.delivered, false});
+      journal::Removal{action.owner, action.slot, action.up_to, action.delivered, action.retained});
 }
 
 void Engine::act(core::ReadBack& action) {
   journal_requests_.emplace_back(journal::ReadBack{action.owner, action.slot, action.sequence});
 }
+
+void Engine::act(core::Note& action) { notes_->note(action.owner, action.values); }
+
+void Engine::act(core::Unnote& action) { notes_->erase(action.owner); }
 
 void Engine::act(core::Deliver& action) {
   const Owner owner = action.delivery.owner;
@@ -281,37 +369,11 @@ void Engine::act(core::Fetch& action) {
 void Engine::act(core::Probe&) {
   upstream_.probe([self = self_](Outcome outcome) {
     if (*self == nullptr) return;
-    (*self)->feed(core::ProbeDone{outcome.kind == Outcome::Kind::delivered, std::move(outcome.reason)});
+    (*self)->feed(
+        core::ProbeDone{outcome.kind == Outcome::Kind::delivered, std::move(outcome.reason), outcome.epoch});
   });
 }
 
-void Engine::report(const core::Report& report) {
-  using What = core::Report::What;
-  const std::string vm = report.owner ? report.owner->vm.str() : std::string();
-  const std::string_view device = report.owner ? name_of(report.owner->device) : std::string_view();
-  switch (report.what) {
-    case What::upstream_down:
-      return log_.log(LogLevel::warning, "upstream_down", {{"reason", report.text}});
-    case What::upstream_up:
-      return log_.log(LogLevel::notice, "upstream_up", {{"outage_ms", report.number}});
-    case What::lane_held:
-      return log_.log(LogLevel::warning, "lane_held",
-                      {{"vm", vm}, {"device", device}, {"reason", report.text}});
-    case What::lane_released:
-      return log_.log(LogLevel::notice, "lane_released",
-                      {{"vm", vm}, {"device", device}, {"reason", report.text}, {"held_ms", report.number}});
-    case What::doubt_long:
-      return log_.log(LogLevel::warning, "update_unanswered",
-                      {{"vm", vm}, {"device", device}, {"unanswered_ms", report.number}});
-    case What::journal_trouble:
-      return log_.log(LogLevel::error, "journal_trouble", {{"what", report.text}});
-    case What::journal_well:
-      return log_.log(LogLevel::notice, "journal_well");
-    case What::mode_changed:
-      return log_.log(LogLevel::debug, "mode", {{"mode", report.text}});
-    case What::invariant:
-      return log_.log(LogLevel::error, "bug", {{"vm", vm}, {"device", device}, {"what", report.text}});
-  }
-}
+void Engine::act(core::Report& action) { log_report(log_, action); }
 
 }  // namespace guard::engine

@@ -4,6 +4,7 @@
 // Thread: one, the loop thread of the host; only the journal runs on a thread of its own.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -15,7 +16,9 @@
 
 #include "base/log.h"
 #include "core/core.h"
+#include "engine/call_notes.h"
 #include "guard/lane.h"
+#include "guard/result.h"
 #include "guard/upstream.h"
 #include "journal/journal.h"
 
@@ -41,7 +44,11 @@ class Engine final : public UpstreamEvents {
 
   /// Loads what recovery found and starts the journal thread. Until then every request is answered
   /// `unavailable`: an unread journal makes every lane unknown (P4). Called once.
-  void start(std::unique_ptr<journal::Store> store);
+  ///
+  /// `notes` tells which updates were under way when the last process ended: those lanes are in doubt (P2).
+  /// Where it cannot tell, all are for the length of the doubt window, unless this is the `first_start` in
+  /// this place: no process was here before. What is under way from now on is noted there.
+  void start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNotes> notes, bool first_start);
   bool started() const { return journal_ != nullptr; }
 
   /// Access to one lane for one device socket; while it lives, the lane counts as served. Several may exist
@@ -50,8 +57,28 @@ class Engine final : public UpstreamEvents {
 
   /// Forgets back-offs, then calls `done(true)` once nothing is pending, or `done(false)` at `deadline`.
   void drain(Time deadline, std::function<void(bool)> done);
-  /// Calls `done` once no update is under way, or at `deadline`: what an orderly stop waits for.
-  void when_quiet(Time deadline, std::function<void()> done);
+  /// An orderly stop: no update is started any more, what is retained in memory alone goes to the journal.
+  /// Calls `done(true)` once nothing is on its way to or from the upstream or the journal, or `done(false)`
+  /// at `deadline`. Requests are still answered, from and to the journal. Before start(): at once.
+  void stop(Time deadline, std::function<void(bool)> done);
+
+  using SetDone = std::function<void(WriteStatus)>;
+  /// Nullopt: it could not be told in time what the vTPM holds.
+  using GetDone = std::function<void(std::optional<std::array<Value, 3>>)>;
+  /// How many entries it was about, or why there was nothing to do (not_found) or nothing was done.
+  using OperatorDone = std::function<void(Result<std::size_t>)>;
+
+  /// All slots of a vTPM (permall, savestate, volatilestate) as one write, which supersedes whatever is
+  /// pending; `vtpm` is the vTPM that was named. Answered like a write (P1), within
+  /// limits::contents_patience.
+  void set_contents(Owner owner, std::array<Value, 3> values, Uuid vtpm, SetDone done);
+  /// What the vTPM holds, all acknowledged writes included (P11).
+  void get_contents(Owner owner, GetDone done);
+  /// Gives entries up: pending and parked ones of one slot, or of all; done when that is durable.
+  void discard(Owner owner, std::optional<Slot> slot, OperatorDone done);
+  /// Delivers entries, parked ones too, whatever stands upstream and whatever is in doubt. `done` says that
+  /// it has begun.
+  void deliver_by_force(Owner owner, std::optional<Slot> slot, OperatorDone done);
 
   core::Snapshot snapshot() const { return core_.snapshot(); }
   std::vector<core::PendingView> pending() const { return core_.pending(); }
@@ -67,12 +94,15 @@ class Engine final : public UpstreamEvents {
   class Access;
   struct Waiter {
     Time deadline{};
-    bool for_quiet = false;
+    bool for_rest = false;
     std::function<void(bool)> done;
   };
   using WriteDone = std::function<void(WriteStatus)>;
   using ReadDone = std::function<void(ReadResult)>;
 
+  void recover(const journal::Recovery& recovery, bool first_start);
+  void recover_doubt(bool first_start);
+  void add_waiter(Waiter waiter);
   void write(Owner owner, Slot slot, Value value, WriteDone done);
   void read(Owner owner, Slot slot, ReadDone done);
   void feed(core::Event event);
@@ -80,25 +110,33 @@ class Engine final : public UpstreamEvents {
   void completed(std::vector<journal::Completion> completions);
   void check_waiters();
   void arm();
-  void report(const core::Report& report);
 
   void act(core::AnswerWrite& action);
   void act(core::AnswerRead& action);
+  void act(core::AnswerContents& action);
+  void act(core::Done& action);
   void act(core::Commit& action);
   void act(core::Remove& action);
   void act(core::ReadBack& action);
+  void act(core::Note& action);
+  void act(core::Unnote& action);
   void act(core::Deliver& action);
   void act(core::Fetch& action);
   void act(core::Probe& action);
-  void act(core::Report& action) { report(action); }
+  void act(core::Report& action);
 
   Host host_;
   Upstream& upstream_;
   Logger& log_;
+  const Time doubt_window_;
   core::Core core_;
+  std::unique_ptr<CallNotes> notes_;
   std::shared_ptr<Engine*> self_;  ///< what callbacks hold: null once the engine is gone
   std::unordered_map<core::RequestId, WriteDone> writes_;
   std::unordered_map<core::RequestId, ReadDone> reads_;
+  std::unordered_map<core::RequestId, SetDone> sets_;
+  std::unordered_map<core::RequestId, GetDone> gets_;
+  std::unordered_map<core::RequestId, OperatorDone> operations_;
   core::RequestId last_request_ = 0;
   std::unordered_map<Owner, unsigned> open_;
   std::deque<core::Event> events_;

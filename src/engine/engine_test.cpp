@@ -6,6 +6,8 @@
 
 #include <cerrno>
 #include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -72,11 +74,15 @@ class TestUpstream final : public Upstream {
   void deliver(Delivery delivery, std::function<void(Outcome)> done) override {
     auto answer = [this, delivery = std::move(delivery), done = std::move(done)] {
       Outcome outcome;
-      outcome.epoch = 1;
+      outcome.epoch = epoch;
       outcome.upstream_suspect = !up;
       outcome.reason = "down";
-      if (up) {
+      if (up && conflict && !delivery.writes.front().force) {
+        outcome.kind = Outcome::Kind::conflict;
+        outcome.found = contents[delivery.owner];
+      } else if (up) {
         Contents& standing = contents[delivery.owner];
+        if (!delivery.base) outcome.found = standing;
         for (const SlotWrite& write : delivery.writes) standing[write.slot] = write.value;
         outcome.kind = Outcome::Kind::delivered;
         outcome.contents = standing;
@@ -90,18 +96,21 @@ class TestUpstream final : public Upstream {
   }
   void fetch(Owner owner, std::function<void(Fetched)> done) override {
     Fetched fetched;
-    fetched.epoch = 1;
+    fetched.epoch = epoch;
     fetched.kind = up ? Outcome::Kind::delivered : Outcome::Kind::transient;
     fetched.contents = contents[owner];
     done(std::move(fetched));
   }
   void probe(std::function<void(Outcome)> done) override {
     Outcome outcome;
+    outcome.epoch = epoch;
     if (up) outcome.kind = Outcome::Kind::delivered;
     done(std::move(outcome));
   }
 
   bool up = true;
+  bool conflict = false;  ///< somebody else's value stands there
+  Epoch epoch = 1;
   bool hold_back = false;
   std::vector<std::function<void()>> held_back;
   std::map<Owner, Contents> contents;
@@ -110,7 +119,15 @@ class TestUpstream final : public Upstream {
 
 class EngineTest : public ::testing::Test {
  protected:
-  EngineTest() { owner.vm.bytes[0] = 7; }
+  EngineTest() {
+    owner.vm.bytes[0] = 7;
+    dir = ::mkdtemp(dir.data());
+  }
+  ~EngineTest() override {
+    lane.reset();
+    engine.reset();
+    std::filesystem::remove_all(dir);
+  }
 
   std::unique_ptr<journal::Store> store() {
     auto opened = journal::Store::open(
@@ -118,9 +135,16 @@ class EngineTest : public ::testing::Test {
     EXPECT_TRUE(opened) << opened.error().message;
     return std::move(*opened);
   }
+  std::unique_ptr<CallNotes> notes() {
+    auto opened = CallNotes::open(dir, "test", 16);
+    EXPECT_TRUE(opened) << opened.error().message;
+    return std::move(*opened);
+  }
   void start() {
     engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
-    engine->start(store());
+    auto opened = store();
+    const bool first_start = opened->recovery().created;
+    engine->start(std::move(opened), notes(), first_start);
     lane = engine->open_lane(owner);
   }
   std::optional<WriteStatus> write(const std::string& bytes) {
@@ -136,6 +160,7 @@ class EngineTest : public ::testing::Test {
     return *result;
   }
 
+  std::string dir = (std::filesystem::temp_directory_path() / "engine_test.XXXXXX").string();
   testing::SimDisk disk{1};
   std::uint64_t salt = 0;
   TestLoop loop;
@@ -189,7 +214,7 @@ TEST_F(EngineTest, AnswersUnavailableWhileTheJournalIsUnread) {
   lane = engine->open_lane(owner);
   EXPECT_EQ(write("a"), WriteStatus::unavailable);
   EXPECT_EQ(read().source, ReadResult::Source::none) << "an unread journal makes every lane unknown (P4)";
-  engine->start(store());
+  engine->start(store(), notes(), true);
   EXPECT_EQ(write("a"), WriteStatus::accepted);
 }
 
@@ -206,18 +231,169 @@ TEST_F(EngineTest, SaysWhenADrainDoesNotFinish) {
   EXPECT_FALSE(*drained);
 }
 
-TEST_F(EngineTest, WaitsForUpdatesUnderWayAndNotForEver) {
+TEST_F(EngineTest, StopsOnceNothingIsUnderWayAndNotLaterThanItMay) {
   start();
   upstream.hold_back = true;
   write("a");
-  unsigned quiet = 0;
-  engine->when_quiet(engine->now() + seconds(10), [&quiet] { ++quiet; });
-  engine->when_quiet(engine->now() + milliseconds(100), [&quiet] { ++quiet; });
-  EXPECT_EQ(quiet, 0u);
+  std::vector<bool> stopped;
+  engine->stop(engine->now() + seconds(10), [&stopped](bool at_rest) { stopped.push_back(at_rest); });
+  engine->stop(engine->now() + milliseconds(100), [&stopped](bool at_rest) { stopped.push_back(at_rest); });
+  EXPECT_TRUE(stopped.empty());
   loop.advance(milliseconds(100));
-  EXPECT_EQ(quiet, 1u) << "at its deadline";
+  EXPECT_EQ(stopped, (std::vector<bool>{false})) << "at its deadline";
   upstream.held_back.front()();
-  EXPECT_EQ(quiet, 2u) << "once nothing is under way";
+  EXPECT_EQ(stopped.size(), 1u) << "what was accepted is not written down yet";
+  loop.advance(milliseconds(1));
+  loop.run_until([&stopped] { return stopped.size() == 2; });
+  EXPECT_TRUE(stopped.back()) << "once nothing is under way and what was accepted is written down";
+  EXPECT_GE(engine->journal_stats()->retained_entries, 1u)
+      << "an accepted value is not durable upstream (P13)";
+}
+
+TEST_F(EngineTest, CanBeStoppedBeforeItWasStarted) {
+  engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
+  bool stopped = false;
+  engine->stop(engine->now() + seconds(10), [&stopped](bool at_rest) { stopped = at_rest; });
+  EXPECT_TRUE(stopped);
+  Result<std::size_t> answer = 1;
+  engine->discard(owner, std::nullopt, [&answer](Result<std::size_t> done) { answer = std::move(done); });
+  EXPECT_EQ(answer.error().code, Errc::unavailable);
+  answer = 1;
+  engine->deliver_by_force(owner, std::nullopt, [&](Result<std::size_t> done) { answer = std::move(done); });
+  EXPECT_EQ(answer.error().code, Errc::unavailable);
+  WriteStatus status = WriteStatus::accepted;
+  engine->set_contents(owner, {}, {}, [&status](WriteStatus s) { status = s; });
+  EXPECT_EQ(status, WriteStatus::unavailable);
+  std::optional<std::array<Value, 3>> contents = std::array<Value, 3>{};
+  engine->get_contents(owner, [&](std::optional<std::array<Value, 3>> got) { contents = std::move(got); });
+  EXPECT_FALSE(contents);
+}
+
+TEST_F(EngineTest, KeepsALaneInDoubtAcrossAKillWhileAnUpdateIsUnderWay) {
+  start();
+  upstream.hold_back = true;
+  write("a");
+  disk.crash();
+  lane.reset();
+  engine.reset();
+  start();
+  upstream.hold_back = false;
+  EXPECT_EQ(engine->snapshot().doubt, 1u);
+  write("b");
+  loop.run_until([this] { return last->has_value(); });
+  EXPECT_EQ(**last, WriteStatus::accepted);
+  EXPECT_TRUE(upstream.contents[owner][Slot::permall].empty()) << "no update while the first may take effect";
+  upstream.held_back.front()();  // the late effect
+  loop.advance(limits::doubt_window + seconds(1));
+  loop.run_until([this] { return engine->snapshot().pending_entries == 0; });
+  EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("b"));
+  EXPECT_EQ(engine->snapshot().doubt, 0u);
+  lane.reset();
+  engine.reset();
+  EXPECT_TRUE(notes()->found().calls.empty()) << "nothing is noted any more";
+}
+
+TEST_F(EngineTest, IsInDoubtOfEveryLaneWhereNobodyKnowsWhatWasUnderWay) {
+  start();
+  lane.reset();
+  engine.reset();
+  std::filesystem::remove(std::filesystem::path(dir) / CallNotes::file_name);
+  start();
+  EXPECT_EQ(write("a"), std::nullopt) << "not direct";
+  loop.run_until([this] { return last->has_value(); });
+  EXPECT_EQ(engine->snapshot().doubt, 1u);
+  EXPECT_TRUE(upstream.contents[owner][Slot::permall].empty());
+  lane.reset();
+  engine.reset();
+  EXPECT_TRUE(notes()->found().unknown) << "a second crash finds the same doubt";
+  start();
+  loop.advance(limits::doubt_window + seconds(1));
+  loop.run_until([this] { return engine->snapshot().pending_entries == 0; });
+  EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("a"));
+  lane.reset();
+  engine.reset();
+  EXPECT_FALSE(notes()->found().unknown);
+}
+
+TEST_F(EngineTest, DeliversAgainWhatTheUpstreamForgotAfterARestartOfBoth) {
+  start();
+  EXPECT_EQ(write("a"), WriteStatus::accepted);
+  bool stopped = false;
+  engine->stop(engine->now() + seconds(10), [&stopped](bool) { stopped = true; });
+  loop.run_until([&stopped] { return stopped; });
+  lane.reset();
+  engine.reset();
+  upstream.contents.clear();
+  ++upstream.epoch;
+  start();
+  loop.run_until([this] { return !upstream.contents[owner][Slot::permall].empty(); });
+  EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("a"));
+  EXPECT_EQ(engine->snapshot().counters.redelivered, 1u);
+}
+
+TEST_F(EngineTest, KeepsContentsAsOneRecordAndFindsThemAfterAKill) {
+  start();
+  upstream.up = false;
+  write("old");
+  loop.run_until([this] { return last->has_value(); });
+  std::optional<WriteStatus> status;
+  engine->set_contents(owner, {Value("p"), Value("s"), Value("v")}, {}, [&](WriteStatus s) { status = s; });
+  loop.run_until([&status] { return status.has_value(); });
+  EXPECT_EQ(*status, WriteStatus::accepted);
+  disk.crash();
+  lane.reset();
+  engine.reset();
+  start();
+  EXPECT_EQ(engine->snapshot().pending_entries, 3u);
+  std::optional<std::array<Value, 3>> contents;
+  engine->get_contents(owner, [&](std::optional<std::array<Value, 3>> got) { contents = std::move(got); });
+  upstream.up = true;
+  engine->drain(engine->now() + seconds(60), [](bool) {});
+  loop.run_until([this] { return engine->snapshot().pending_entries == 0; });
+  const Contents& standing = upstream.contents[owner];
+  EXPECT_EQ(standing[Slot::permall], Value("p"));
+  EXPECT_EQ(standing[Slot::savestate], Value("s"));
+  EXPECT_EQ(standing[Slot::volatilestate], Value("v"));
+  loop.run_until([&contents] { return contents.has_value(); });
+  EXPECT_EQ((*contents)[2], Value("v"));
+}
+
+TEST_F(EngineTest, ParksWhatSomebodyElseOverwroteUntilItIsDiscardedOrForced) {
+  for (const bool force : {false, true}) {
+    upstream = TestUpstream();
+    disk.crash();
+    lane.reset();
+    engine.reset();
+    disk = testing::SimDisk{1};
+    start();
+    ASSERT_EQ(write("a"), WriteStatus::accepted);
+    upstream.up = false;
+    write("b");
+    loop.run_until([this] { return last->has_value(); });
+    upstream.conflict = true;
+    upstream.up = true;
+    engine->drain(engine->now() + seconds(60), [](bool) {});
+    loop.run_until([this] { return !engine->snapshot().parked.empty(); });
+    EXPECT_EQ(engine->snapshot().counters.parked, 1u);
+    EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("a"));
+    upstream.conflict = false;
+    std::optional<Result<std::size_t>> answer;
+    const auto keep = [&answer](Result<std::size_t> done) { answer = std::move(done); };
+    if (force) {
+      engine->deliver_by_force(owner, std::nullopt, keep);
+    } else {
+      engine->discard(owner, Slot::permall, keep);
+    }
+    loop.run_until([&answer] { return answer.has_value(); });
+    EXPECT_EQ(answer->value(), 1u);
+    if (force) loop.run_until([this] { return engine->snapshot().pending_entries == 0; });
+    EXPECT_EQ(upstream.contents[owner][Slot::permall], Value(force ? "b" : "a"));
+    EXPECT_TRUE(engine->snapshot().parked.empty());
+    answer.reset();
+    engine->discard(owner, std::nullopt, keep);
+    loop.run_until([&answer] { return answer.has_value(); });
+    EXPECT_EQ(answer->error().code, Errc::not_found) << "nothing is left";
+  }
 }
 
 TEST_F(EngineTest, SurvivesAnswersThatComeAfterItsEnd) {
