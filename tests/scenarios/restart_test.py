@@ -79,7 +79,7 @@ class Restart(Scenario):
         self.assertEqual(self.guard.status()["parked"], [])
 
     def test_sigterm_during_writes_is_a_delay_and_no_failure(self):
-        vms = self.start_all(4)
+        vms = self.start_all(4, ["--doubt-window", "1s"])
         tpms = [self.guard.swtpm(vm) for vm in vms]
         stop = []
 
