@@ -373,13 +373,25 @@ class World {
       const Digest found = standing[write.slot].digest();
       if (std::ranges::find(write.known, found) != write.known.end()) continue;
       if (order_of(standing[write.slot]) > order_of(write.value)) return true;
-      // KNOWN GAP: a record remembers few digests, and none from before its slot had a base. After a crash of
-      // the guard a value of our own may look foreign; it is set aside then, in sight, not lost.
-      if (first_since_crash_ != 0) return true;
+      // An own value from before the guard last began: its records remember few values, and none from before
+      // their slot had a base. It is set aside then, in sight, not lost.
+      if (order_of(standing[write.slot]) < first_since_crash_) return true;
       fail("P14: a value of our own is foreign: " + std::string(standing[write.slot].view()) + " under " +
-           std::string(write.value.view()) + ", " + std::to_string(write.known.size()) + " known");
+           std::string(write.value.view()) + ", " + std::to_string(write.known.size()) +
+           " known:" + orders_of(write.known));
     }
     return false;
+  }
+
+  /// For people.
+  std::string orders_of(const std::vector<Digest>& known) const {
+    std::string text;
+    for (const Digest& digest : known) {
+      std::uint64_t order = writes_;
+      while (order > 0 && Value("w" + std::to_string(order)).digest() != digest) --order;
+      text += order == 0 ? " nothing" : " w" + std::to_string(order);
+    }
+    return text;
   }
 
   void deliver(std::size_t index, Move::Kind kind) {
@@ -623,8 +635,10 @@ class World {
       }
       const Retained* retained = core.lane(owner)->retained(write.slot);
       if (retained != nullptr && retained->entry.sequence == write.sequence) journaled = true;
-      if (std::ranges::find(noted, NotedValue{write.slot, write.value.digest(), write.sequence}) ==
-          noted.end()) {
+      if (std::ranges::none_of(noted, [&write](const NotedValue& value) {
+            return value.slot == write.slot && value.digest == write.value.digest() &&
+                   value.sequence >= write.sequence;
+          })) {
         fail("an update was sent that is not noted");
       }
     }

@@ -157,6 +157,7 @@ struct Commit {
   Value value;
   /// All slots of the vTPM as one record (then `slot` is permall and `value` is empty).
   std::optional<std::array<Value, 3>> contents;
+  bool over_anything = false;  ///< see core::Entry; travels with the record, or a restart would forget it
 };
 /// Ends the entries of the slot up to `up_to`; with `retained` the one that was delivered is kept (P13).
 struct Remove {
@@ -166,15 +167,15 @@ struct Remove {
   Digest delivered;
   bool retained = false;
 };
-/// To be noted where it survives the end of this process, before the next Deliver of the lane is carried
 /// A value of an update under way.
 struct NotedValue {
   Slot slot = Slot::permall;
   Digest digest;
-  Sequence sequence = 0;
+  Sequence sequence = 0;  ///< the highest of the slot that was ever sent: older values are sent again, too
   bool operator==(const NotedValue&) const = default;
 };
 
+/// To be noted where it survives the end of this process, before the next Deliver of the lane is carried
 /// out: an update of these values may take effect from now on, until Unnote.
 struct Note {
   Owner owner;

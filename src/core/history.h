@@ -26,6 +26,13 @@ class History {
     base_known_ = true;
     push(digest, budget);
   }
+  /// This value of ours came to stand upstream; `known` is what it was delivered over, if that is known.
+  void arrived(Digest digest, const std::vector<Digest>& known, HistoryBudget& budget) {
+    if (!base_known_) {
+      for (const Digest& before : known) push(before, budget);
+    }
+    confirm(digest, budget);
+  }
   /// This value may come to stand upstream from now on.
   void attempt(Digest digest, HistoryBudget& budget) { push(digest, budget); }
   /// It turned out that this value, the newest, was never sent.

@@ -205,7 +205,8 @@ void Lane::note(Context& cx) {
     if (!call_->sent[i]) continue;
     const Digest digest = call_->sent[i]->entry.digest;
     slots_[i].history.attempt(digest, cx.shared.history);
-    note.values.push_back({slot_at(i), digest, call_->sent[i]->entry.sequence});
+    slots_[i].sent = std::max(slots_[i].sent, call_->sent[i]->entry.sequence);
+    note.values.push_back({slot_at(i), digest, slots_[i].sent});
   }
   noted_ = true;
   cx.out.push_back(std::move(note));
@@ -291,7 +292,7 @@ void Lane::direct_done(Context& cx, Call call, const Outcome& outcome) {
       for (std::size_t i = 0; i < slot_count; ++i) {
         if (!call.sent[i]) continue;
         Entry& entry = call.sent[i]->entry;
-        slots_[i].history.attempt(entry.digest, cx.shared.history);
+        slots_[i].history.arrived(entry.digest, entry.known, cx.shared.history);
         slots_[i].delivered = entry.sequence;
         answer(cx, call.sent[i]->writers, WriteStatus::accepted, false);
         retain(cx, slot_at(i), std::move(entry), outcome.epoch, false);

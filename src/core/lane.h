@@ -93,7 +93,7 @@ struct RecoveredEntry {
   Time since{};  ///< on the core's clock, may be negative
   bool suspect = false;
   bool retained = false;
-  bool contents = false;  ///< part of a vtpm_set_contents
+  bool over_anything = false;  ///< as in Entry
 };
 
 struct HeldView {
@@ -188,6 +188,7 @@ class Lane {
     std::optional<Entry> parked;            ///< set aside in a conflict; older than anything else of the slot
     std::optional<Retained> retained;       ///< the value delivered last
     std::optional<Removal> removal;         ///< under way
+    Sequence sent = 0;                      ///< the highest that was ever sent, also in an earlier life
     Sequence delivered = 0;                 ///< entries up to this sequence have arrived upstream
     Sequence failed = 0;                    ///< a failed commit that may be on the disk all the same
     Sequence kept = 0;                      ///< a retained record that the journal holds

@@ -109,7 +109,8 @@ void Lane::commit_contents(Context& cx) {
                           slots_[0].committing->entry.vtpm,
                           contents_known(),
                           {},
-                          contents_committing_->values});
+                          contents_committing_->values,
+                          true});
 }
 
 /// What was known of each slot, in one list: it tells an upstream that went back after the delivery, also
@@ -216,8 +217,12 @@ bool Lane::overlay(Context& cx, ContentsReader& reader, const Contents* base) {
     if (!slots_[i].durable || slots_[i].durable->over_anything) continue;
     Entry& entry = *slots_[i].durable;
     entry.handed_over = true;
-    // The caller was told this value over that base: with no other one known, that is the one.
-    if (base && entry.known_end == 0 && entry.known.empty()) entry.known.push_back(base->slots[i].digest());
+    // The caller was told this value over that base: with no other one known, that is the one. What was sent
+    // before and may come to stand there late is our own (rule 5).
+    if (!base || entry.known_end != 0 || !entry.known.empty()) continue;
+    const History& history = slots_[i].history;
+    entry.known = history.until(history.end(), limits::known_digests - 1);
+    entry.known.insert(entry.known.begin(), base->slots[i].digest());
   }
   cx.out.push_back(std::move(answer));
   return true;

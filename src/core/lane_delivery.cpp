@@ -220,7 +220,7 @@ void Lane::settle_delivered(Context& cx, const Call& call, const Outcome& outcom
     if (older && !s.durable && !s.committing && entry.value && s.kept == 0) {
       retain(cx, slot, entry, outcome.epoch, false);
     }
-    s.history.attempt(entry.digest, cx.shared.history);
+    s.history.arrived(entry.digest, entry.known, cx.shared.history);
     reconsider(cx, s);
     start_removal(cx, slot);
   }

@@ -25,7 +25,11 @@ void Lane::prepare(Context& cx, SlotState& s, Entry& entry) {
 
 /// What of that travels with the record: few digests, the base first.
 std::vector<Digest> Lane::journaled_known(const SlotState& s, const Entry& entry) {
-  if (entry.over_anything) return {};
+  if (entry.over_anything) {
+    // Not for its delivery: it tells an upstream that went back after that, also after a restart.
+    return s.history.base_known() ? s.history.until(s.history.end(), limits::known_digests)
+                                  : std::vector<Digest>();
+  }
   // Those that were sent stand last: they are kept longest when the list is cut again after a restart.
   const std::size_t own = std::min(entry.known.size(), limits::known_digests / 2);
   std::vector<Digest> known = s.history.until(entry.known_end, limits::known_digests - own);
@@ -53,9 +57,10 @@ void Lane::start_commit(Context& cx, Slot slot) {
   s.committing = std::move(s.next);
   s.next.reset();
   Entry& entry = s.committing->entry;
-  if (entry.known_end == 0) prepare(cx, s, entry);
+  // What was delivered has the base it was delivered over, and none that was found since.
+  if (entry.known_end == 0 && entry.accepted_at == Time{}) prepare(cx, s, entry);
   cx.out.push_back(Commit{owner_, slot, entry.sequence, entry.vtpm, journaled_known(s, entry), *entry.value,
-                          std::nullopt});
+                          std::nullopt, entry.over_anything});
 }
 
 void Lane::commit_done(Context& cx, const CommitDone& event) {
@@ -247,7 +252,8 @@ void Lane::recover(Context& cx, RecoveredEntry found) {
   entry.since = found.since;
   entry.suspect = found.suspect;
   entry.recovered = true;
-  entry.over_anything = found.contents && !found.retained;
+  // Once it was delivered it has a base like any other.
+  entry.over_anything = found.over_anything && !found.retained;
   cx.shared.sequence = std::max(cx.shared.sequence, entry.sequence);
   if (found.retained) {
     // Compared once, whatever its age. It gives no base to what comes after it (rule 5).
@@ -268,9 +274,12 @@ void Lane::recover_doubt(Context& cx, const std::vector<NotedValue>& values, Tim
   for (const auto& [slot, digest, sequence] : values) {
     SlotState& s = at(slot);
     cx.shared.sequence = std::max(cx.shared.sequence, sequence);
-    // The note tells what was sent last. What is pending came after it, so it was never sent, and need not
-    // push out what was, however often the process ends while the lane is in doubt.
-    if (s.durable && s.durable->digest != digest) s.history.retract(s.durable->digest, cx.shared.history);
+    s.sent = std::max(s.sent, sequence);
+    // What is pending and came after everything that was sent need not push out what was, however often the
+    // process ends while the lane is in doubt.
+    if (s.durable && s.durable->sequence > sequence && s.durable->digest != digest) {
+      s.history.retract(s.durable->digest, cx.shared.history);
+    }
     s.history.attempt(digest, cx.shared.history);
     // Attempted before this process began, so known to whatever waited then (rule 5); but what is older must
     // not go over it.

@@ -63,6 +63,14 @@ void Lane::save_retained(Context& cx) {
 /// retains it, follows at once.
 void Lane::save(Context& cx, Slot slot) {
   SlotState& s = at(slot);
+  if (!s.removal && s.kept == s.retained->entry.sequence) {
+    // Its record is still there: the newer write for which it was to end was refused.
+    cx.shared.retained_bytes -= s.retained->entry.size;
+    s.retained->entry.value.reset();
+    s.retained->journaled = true;
+    s.release = false;
+    return;
+  }
   // A direct write under way is newer: it becomes the value to retain, or goes to the journal itself.
   const bool newer = s.next || contents_next_ || (call_ && call_->sent[static_cast<std::size_t>(slot)]);
   const bool free = !newer && s.journal_clean() && !cx.shared.stalled;

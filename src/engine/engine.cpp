@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/report.h"
+#include "engine/translate.h"
 
 namespace guard::engine {
 
@@ -13,26 +14,6 @@ namespace {
 core::Config with_limits(core::Config config, const Upstream& upstream) {
   config.upstream = upstream.limits();
   return config;
-}
-
-core::CommitDone::Result result_of(const Result<>& result) {
-  if (result) return core::CommitDone::Result::durable;
-  return result.error().code == Errc::no_space ? core::CommitDone::Result::full
-                                               : core::CommitDone::Result::failed;
-}
-
-core::ValueRead::Trouble trouble_of(const Result<>& result) {
-  using Trouble = core::ValueRead::Trouble;
-  if (result) return Trouble::none;
-  if (result.error().code == Errc::not_found) return Trouble::gone;
-  return result.error().code == Errc::corrupt ? Trouble::damaged : Trouble::failed;
-}
-
-/// Whether this version can deliver the entry. Others stay in the journal untouched, for one that can.
-bool deliverable(const journal::LiveEntry& found) {
-  using journal::RecordType;
-  return (found.type == RecordType::write || found.type == RecordType::contents) &&
-         found.owner.device == Device::vtpm && device_of(found.slot) == Device::vtpm;
 }
 
 Error journal_unread() { return {Errc::unavailable, 0, "the journal could not be read yet"}; }
@@ -106,23 +87,13 @@ void Engine::recover(const journal::Recovery& recovery, bool first_start) {
   const Time now = host_.now();
   const std::int64_t wall_ms = host_.wall_ms();
   for (const journal::LiveEntry& found : recovery.live) {
-    if (!deliverable(found)) {
+    std::optional<core::RecoveredEntry> entry = to_recovered(found, now, wall_ms);
+    if (entry) {
+      core_.recover(found.owner, std::move(*entry), now);
+    } else {
+      // It stays in the journal untouched, for a version that can deliver it.
       log_.log(LogLevel::warning, "entry_of_a_later_version", {{"vm", found.owner.vm}, {"slot", found.slot}});
-      continue;
     }
-    core::RecoveredEntry entry;
-    entry.slot = found.slot;
-    entry.sequence = found.sequence;
-    entry.size = found.size;
-    entry.digest = found.digest;
-    entry.known = found.known;
-    entry.vtpm = found.vtpm;
-    entry.suspect = found.suspect;
-    entry.retained = found.retained;
-    entry.contents = found.type == journal::RecordType::contents;
-    const std::int64_t age_ms = std::clamp<std::int64_t>(wall_ms - found.wall_ms, 0, std::int64_t{1} << 40);
-    entry.since = now - std::chrono::milliseconds(age_ms);
-    core_.recover(found.owner, std::move(entry), now);
   }
   core_.recover_sequence(recovery.highest_sequence);
   recover_doubt(first_start);
@@ -269,20 +240,7 @@ void Engine::completed(std::vector<journal::Completion> completions) {
       log_.log(LogLevel::debug, "journal_request_failed",
                {{"vm", done.owner.vm}, {"slot", done.slot}, {"error", done.result.error().message}});
     }
-    switch (done.kind) {
-      case journal::Completion::Kind::entry:
-        feed(core::CommitDone{done.owner, done.slot, done.sequence, result_of(done.result)});
-        break;
-      case journal::Completion::Kind::removal:
-        feed(core::RemovalDone{done.owner, done.slot, done.sequence, done.result.has_value()});
-        break;
-      case journal::Completion::Kind::read: {
-        core::ValueRead read{done.owner, done.slot, done.sequence, std::nullopt, trouble_of(done.result)};
-        if (done.result) read.value = std::move(done.value);
-        feed(std::move(read));
-        break;
-      }
-    }
+    feed(to_event(std::move(done)));
   }
 }
 
@@ -325,29 +283,12 @@ void Engine::act(core::Done& action) {
 }
 
 void Engine::act(core::Commit& action) {
-  journal::Entry entry;
-  entry.owner = action.owner;
-  entry.slot = action.slot;
-  entry.sequence = action.sequence;
-  entry.vtpm = action.vtpm;
-  entry.known = std::move(action.known);
-  entry.wall_ms = host_.wall_ms();
-  entry.value = std::move(action.value);
-  if (action.contents) {
-    entry.type = journal::RecordType::contents;
-    entry.value = journal::pack_contents(*action.contents);
-  }
-  journal_requests_.emplace_back(std::move(entry));
+  journal_requests_.push_back(to_request(std::move(action), host_.wall_ms()));
 }
 
-void Engine::act(core::Remove& action) {
-  journal_requests_.emplace_back(
-      journal::Removal{action.owner, action.slot, action.up_to, action.delivered, action.retained});
-}
+void Engine::act(core::Remove& action) { journal_requests_.push_back(to_request(action)); }
 
-void Engine::act(core::ReadBack& action) {
-  journal_requests_.emplace_back(journal::ReadBack{action.owner, action.slot, action.sequence});
-}
+void Engine::act(core::ReadBack& action) { journal_requests_.push_back(to_request(action)); }
 
 void Engine::act(core::Note& action) { notes_->note(action.owner, action.values); }
 

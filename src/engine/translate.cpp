@@ -1,0 +1,91 @@
+#include "engine/translate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace guard::engine {
+
+namespace {
+
+/// Of journal::Entry::flags: the entry is delivered whatever stands upstream.
+constexpr std::uint8_t over_anything = 0x80;
+
+core::CommitDone::Result result_of(const Result<>& result) {
+  if (result) return core::CommitDone::Result::durable;
+  return result.error().code == Errc::no_space ? core::CommitDone::Result::full
+                                               : core::CommitDone::Result::failed;
+}
+
+core::ValueRead::Trouble trouble_of(const Result<>& result) {
+  using Trouble = core::ValueRead::Trouble;
+  if (result) return Trouble::none;
+  if (result.error().code == Errc::not_found) return Trouble::gone;
+  return result.error().code == Errc::corrupt ? Trouble::damaged : Trouble::failed;
+}
+
+}  // namespace
+
+journal::Request to_request(core::Commit action, std::int64_t wall_ms) {
+  journal::Entry entry;
+  entry.owner = action.owner;
+  entry.slot = action.slot;
+  entry.sequence = action.sequence;
+  entry.vtpm = action.vtpm;
+  entry.known = std::move(action.known);
+  entry.wall_ms = wall_ms;
+  if (action.over_anything) entry.flags |= over_anything;
+  if (action.contents) {
+    entry.type = journal::RecordType::contents;
+    entry.value = journal::pack_contents(*action.contents);
+  } else {
+    entry.value = std::move(action.value);
+  }
+  return entry;
+}
+
+journal::Request to_request(const core::Remove& action) {
+  return journal::Removal{action.owner, action.slot, action.up_to, action.delivered, action.retained};
+}
+
+journal::Request to_request(const core::ReadBack& action) {
+  return journal::ReadBack{action.owner, action.slot, action.sequence};
+}
+
+core::Event to_event(journal::Completion done) {
+  switch (done.kind) {
+    case journal::Completion::Kind::entry:
+      return core::CommitDone{done.owner, done.slot, done.sequence, result_of(done.result)};
+    case journal::Completion::Kind::removal:
+      return core::RemovalDone{done.owner, done.slot, done.sequence, done.result.has_value()};
+    case journal::Completion::Kind::read:
+      break;
+  }
+  core::ValueRead read{done.owner, done.slot, done.sequence, std::nullopt, trouble_of(done.result)};
+  if (done.result) read.value = std::move(done.value);
+  return read;
+}
+
+std::optional<core::RecoveredEntry> to_recovered(const journal::LiveEntry& found, Time now,
+                                                 std::int64_t wall_ms) {
+  const bool known_type =
+      found.type == journal::RecordType::write || found.type == journal::RecordType::contents;
+  if (!known_type || found.owner.device != Device::vtpm || device_of(found.slot) != Device::vtpm) {
+    return std::nullopt;
+  }
+  core::RecoveredEntry entry;
+  entry.slot = found.slot;
+  entry.sequence = found.sequence;
+  entry.size = found.size;
+  entry.digest = found.digest;
+  entry.known = found.known;
+  entry.vtpm = found.vtpm;
+  entry.suspect = found.suspect;
+  entry.retained = found.retained;
+  entry.over_anything = (found.flags & over_anything) != 0;
+  const std::int64_t age_ms = std::clamp<std::int64_t>(wall_ms - found.wall_ms, 0, std::int64_t{1} << 40);
+  entry.since = now - std::chrono::milliseconds(age_ms);
+  return entry;
+}
+
+}  // namespace guard::engine
