@@ -191,7 +191,10 @@ void SimUpstream::arrive_update(CallId number, Call& call, Time now) {
   call.arrived_at = device(call.owner).version;
   const Time usual = now + latency();
   const auto fault = draw(SimFault::refuse_transient, SimFault::verify_differs, call.owner.vm);
-  if (!fault) return schedule(usual, Event::Kind::act, number);
+  // Nobody would ever release a call that its caller has left behind.
+  if (!fault || (*fault == SimFault::hang && !call.connected)) {
+    return schedule(usual, Event::Kind::act, number);
+  }
   switch (*fault) {
     case SimFault::refuse_transient:
       return end(number, call, Kind::transient, "INTERNAL_ERROR");
