@@ -185,8 +185,8 @@ inline constexpr milliseconds journal_quiet{100};
 /// How often a failed journal tries to become usable again.
 inline constexpr seconds journal_retry{2};
 /// A live record that the disk refuses to read is given up when this many switches have failed because of it
-/// while the rest of the file could be read; a minute with journal_retry between them. A device that comes back
-/// later than that has cost one record; one that comes back earlier, nothing.
+/// while the rest of the file could be read; a minute with journal_retry between them. A device that comes
+/// back later than that has cost one record; one that comes back earlier, nothing.
 inline constexpr unsigned journal_read_attempts = 30;
 /// A switch that meets more unreadable records than this looks no further: each may take the device seconds.
 inline constexpr std::size_t journal_unreadable_records = 16;
