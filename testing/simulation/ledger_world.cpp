@@ -73,7 +73,7 @@ void Ledger::committed(const journal::Completion& done) {
       ++it;
     } else {
       SlotState& s = at(vm, done.slot);
-      if (entry.order == s.acked && (entry.retained || s.standing >= entry.order)) {
+      if (entry.order >= s.acked && (entry.retained || s.standing >= entry.order)) {
         // It stands upstream, and its retention ends, or cannot be had because of a failed commit above it:
         // from now on it is safe as a direct write is, upstream and in memory.
         s.acked_direct = true;
@@ -95,7 +95,7 @@ void Ledger::running(const journal::Request& request) {
     } else {
       // A retention that ends: from now on it may be as safe as a direct write is, whether or not anybody
       // lives to hear of it.
-      if (entry.retained && entry.order == s.acked) {
+      if (entry.retained && entry.order >= s.acked) {
         s.acked_direct = true;
         s.acked_life = life_;
       }
