@@ -121,8 +121,9 @@ class Embedded final : public EmbeddedUpstream, public UefiUpstream {
     submit(EmbeddedCall::Probe{}, std::move(done), options_.probe_timeout);
   }
 
-  void find_vm(Uuid vtpm, std::function<void(Result<std::optional<Uuid>>)> done) override {
-    submit(EmbeddedCall::FindVm{vtpm}, std::move(done), options_.read_patience);
+  void find_vm(Uuid vtpm, std::chrono::milliseconds patience,
+               std::function<void(Result<std::optional<Uuid>>)> done) override {
+    submit(EmbeddedCall::FindVm{vtpm}, std::move(done), patience);
   }
 
   void logout(std::function<void()> done) override {

@@ -11,9 +11,7 @@
 // SQLite is working on.
 #pragma once
 
-#include <functional>
 #include <memory>
-#include <optional>
 
 #include "base/log.h"
 #include "guard/result.h"
@@ -23,12 +21,8 @@
 
 namespace guard::upstream {
 
-class EmbeddedUpstream : public ManagedUpstream {
- public:
-  /// The VM whose vTPM has this uuid, nullopt if there is none; Errc::corrupt, busy, io, ... when the store
-  /// cannot tell, Errc::timeout after EmbeddedOptions::read_patience.
-  virtual void find_vm(Uuid vtpm, std::function<void(Result<std::optional<Uuid>>)> done) = 0;
-};
+/// It has nothing beyond what every upstream of a daemon has.
+using EmbeddedUpstream = ManagedUpstream;
 
 /// Opens nothing yet. Errc::invalid when a path is not absolute or both are the same.
 Result<std::unique_ptr<EmbeddedUpstream>> make_embedded_upstream(net::Loop& loop, EmbeddedOptions options,

@@ -75,7 +75,7 @@ TEST_F(EmbeddedUpstreamTest, AStoreThatHangsIsGivenUpByReadsAndProbesAndNeverByU
   ASSERT_EQ(reached.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
   upstream->probe([&](Outcome got) { probe = std::move(got); });
   upstream->fetch(owner_a, [&](Fetched got) { fetched = std::move(got); });
-  upstream->find_vm(vm_a, [&](Result<std::optional<Uuid>> got) { found = std::move(got); });
+  upstream->find_vm(vm_a, patience, [&](Result<std::optional<Uuid>> got) { found = std::move(got); });
   ASSERT_TRUE(run_until(loop, [&] { return probe && fetched && found; }));
   EXPECT_EQ(probe->kind, Kind::transient);
   EXPECT_TRUE(probe->upstream_suspect);

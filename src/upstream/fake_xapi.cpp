@@ -249,6 +249,24 @@ std::string FakeXapi::regular_answer(const SeenCall& call, const std::string& id
       call.method == "VM.get_secureboot_certificates_state") {
     return variables_answer(call, id);
   }
+  if (call.method == "VM.get_uuid") {
+    for (const auto& [uuid, vm] : vms_) {
+      if (vm.reference == params[1]) return success(uuid, id);
+    }
+    return failure({"HANDLE_INVALID", "VM", params[1]}, id);
+  }
+  if (call.method == "VTPM.get_by_uuid") {
+    for (const auto& [reference, vtpm] : vtpms_) {
+      if (vtpm.uuid == params[1]) return success(reference, id);
+    }
+    return failure({"UUID_INVALID", "VTPM", params[1]}, id);
+  }
+  if (call.method == "VTPM.get_VM") {
+    for (const auto& [uuid, vm] : vms_) {
+      if (std::ranges::count(vm.vtpms, params[1]) > 0) return success(vm.reference, id);
+    }
+    return failure({"HANDLE_INVALID", "VTPM", params[1]}, id);
+  }
   if (call.method.starts_with("VTPM.")) {
     const auto vtpm = vtpms_.find(params[1]);
     if (vtpm == vtpms_.end()) return failure({"HANDLE_INVALID", "VTPM", params[1]}, id);

@@ -2,8 +2,10 @@
 // Thread: as guard::Upstream.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -18,6 +20,12 @@ class ManagedUpstream : public Upstream {
   /// Whether deliver() and fetch() may be called for owners with this device; Errc::invalid if not. Calling
   /// them all the same is a bug of the caller and ends the process.
   virtual Result<> supports(Device device) const = 0;
+
+  /// The VM whose vTPM has this uuid, nullopt if there is none. An error when the store could not tell:
+  /// Errc::corrupt, busy, io, ..., unavailable; timeout or unavailable after `patience`, which `done` never
+  /// exceeds for long.
+  virtual void find_vm(Uuid vtpm, std::chrono::milliseconds patience,
+                       std::function<void(Result<std::optional<Uuid>>)> done) = 0;
 
   /// The current session, 0 = none.
   virtual Epoch epoch() const = 0;

@@ -20,7 +20,10 @@ constexpr std::array<std::string_view, method_count> names{"session.login_with_p
                                                            "VM.get_NVRAM",
                                                            "VM.set_NVRAM_EFI_variables",
                                                            "VM.get_secureboot_certificates_state",
-                                                           "message.create"};
+                                                           "message.create",
+                                                           "VTPM.get_by_uuid",
+                                                           "VTPM.get_VM",
+                                                           "VM.get_uuid"};
 
 constexpr std::size_t max_reason = 200;
 

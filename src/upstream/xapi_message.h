@@ -34,8 +34,11 @@ enum class Method : std::uint8_t {
   vm_set_nvram,
   vm_get_certificates_state,
   message_create,
+  vtpm_get_by_uuid,
+  vtpm_get_vm,
+  vm_get_uuid,
 };
-inline constexpr std::size_t method_count = 14;
+inline constexpr std::size_t method_count = 17;
 /// As on the wire: "VM.get_by_uuid".
 std::string_view name_of(Method method);
 /// Whether it changes what xapi holds; all others may be repeated without harm.

@@ -12,6 +12,7 @@
 #include "upstream/residence.h"
 #include "upstream/socket_watch.h"
 #include "upstream/variable_store.h"
+#include "upstream/vtpm_lookup.h"
 #include "upstream/vtpm_store.h"
 #include "upstream/xapi_session.h"
 
@@ -104,6 +105,11 @@ class Xapi final : public XapiUpstream, public UefiUpstream {
   void raise(Alert alert, std::function<void(Outcome)> done) override {
     raise_alert({calls_, session_, health_}, std::move(alert), loop_.now() + options_.upstream_timeout,
                 std::move(done));
+  }
+
+  void find_vm(Uuid vtpm, std::chrono::milliseconds patience,
+               std::function<void(Result<std::optional<Uuid>>)> done) override {
+    find_vm_of_vtpm(session_, vtpm, loop_.now() + Time(patience), std::move(done));
   }
 
   void probe(std::function<void(Outcome)> done) override {

@@ -39,6 +39,34 @@ TEST_F(XapiUpstreamTest, TheSecondReadCostsOneCall) {
   EXPECT_EQ(xapi.methods(), Names{"VTPM.get_contents"});
 }
 
+TEST_F(XapiUpstreamTest, TellsWhichVmAVtpmBelongsToWithoutRememberingIt) {
+  using Found = Result<std::optional<Uuid>>;
+  const auto find = [this](const Uuid& vtpm, milliseconds patience = std::chrono::seconds(10)) {
+    std::optional<Found> found;
+    upstream->find_vm(vtpm, patience, [&found](Found got) { found = std::move(got); });
+    EXPECT_TRUE(run_until(loop, [&found] { return found.has_value(); }));
+    return found.value_or(std::nullopt);
+  };
+  EXPECT_EQ(find(vtpm_a), vm_a);
+  EXPECT_EQ(xapi.methods(),
+            (Names{"session.login_with_password", "VTPM.get_by_uuid", "VTPM.get_VM", "VM.get_uuid"}));
+  EXPECT_EQ(find(vm_a), std::nullopt) << "the uuid of something else";
+  const Uuid reverted = *Uuid::parse("11111111-2222-4333-8444-555555555555");
+  xapi.replace_vtpm(vm_a, reverted, "permR");
+  EXPECT_EQ(find(vtpm_a), std::nullopt);
+  EXPECT_EQ(find(reverted), vm_a);
+  // It goes away between two look-ups.
+  xapi.react("VTPM.get_VM", {Reaction::error({"HANDLE_INVALID", "VTPM", "x"})});
+  EXPECT_EQ(find(reverted), std::nullopt);
+  // Whoever cannot be asked has not said that there is none.
+  xapi.react("VM.get_uuid", {Reaction::error({"INTERNAL_ERROR", "x"})});
+  EXPECT_EQ(find(reverted).error().code, Errc::unavailable);
+  xapi.react("VM.get_uuid", {Reaction::result("7")});
+  EXPECT_EQ(find(reverted).error().code, Errc::unavailable);
+  xapi.react("VTPM.get_by_uuid", {Reaction::hang()});
+  EXPECT_EQ(find(reverted, milliseconds(100)).error().code, Errc::unavailable);
+}
+
 TEST_F(XapiUpstreamTest, NothingIsContactedBeforeTheFirstUse) {
   settle();
   EXPECT_EQ(xapi.connections(), 0u);
