@@ -51,13 +51,13 @@ inline constexpr std::size_t xmlrpc_params = 16;
 inline constexpr std::size_t xmlrpc_method = 128;
 /// varstored reads an answer, head and body, into a buffer of 256 KiB and cuts off what is longer.
 inline constexpr std::size_t varstored_response = 262'143;
-/// What must stay free in such an answer beside the variables: its head, its frame and other entries of the map.
-/// Variables that could be stored and not be read back would keep their VM from starting.
+/// What must stay free in such an answer beside the variables: its head, its frame and other entries of the
+/// map. Variables that could be stored and not be read back would keep their VM from starting.
 inline constexpr std::size_t varstored_response_rest = 4 * KiB;
 /// Room in a request to xapi for everything but the variables, or the text of an alert.
 inline constexpr std::size_t xapi_envelope_uefi = 512;
-/// Option varstored-patience: how long requests of a socket wait for an answer in all, counted from the first one
-/// that waits. xenopsd gives a starting varstored 30 s.
+/// Option varstored-patience: how long requests of a socket wait for an answer in all, counted from the first
+/// one that waits. xenopsd gives a starting varstored 30 s.
 inline constexpr seconds varstored_patience{20};
 /// From when on requests may wait again: safely more than the start of a varstored takes.
 inline constexpr seconds varstored_patience_renewed{60};
@@ -257,7 +257,10 @@ inline constexpr unsigned switch_attempts = 3;
 inline constexpr seconds caller_patience{20};
 /// A vtpm_set_contents that may be older than this when it is read is refused: with what it may still take,
 /// its caller could have gone on, and newer states could stand.
-inline constexpr seconds contents_age{5};
+inline constexpr seconds contents_age{2};
+/// How long the upstream is asked whose vTPM it is; and for how many vTPMs at a time.
+inline constexpr seconds contents_lookup{3};
+inline constexpr std::size_t contents_lookups = 1024;
 /// What the switch queued so soon after its start may come from its disk, with a new date.
 inline constexpr seconds switch_settled{5};
 
@@ -270,9 +273,11 @@ static_assert(varstored_patience < varstored_patience_renewed);
 static_assert(direct_timeout < read_patience);
 static_assert(embedded_busy < probe_timeout, "a probe tells that a lock is held");
 static_assert(max_body_control > xapi_request);
+static_assert(contents_age + contents_lookup + contents_patience <= caller_patience,
+              "never after the caller has given up");
 static_assert(switch_answer > max_body_control);
 static_assert(switch_remembered > 2 * switch_requests, "what is not answered yet is never forgotten");
-static_assert(switch_retry_max < contents_age);
+static_assert(switch_retry_max <= contents_age);
 static_assert(device_sockets * 512 <= resume_file_bytes);
 static_assert(call_notes >= 2 * device_sockets);
 static_assert(commit_bytes >= journal_payload);

@@ -243,11 +243,6 @@ std::string_view brief(std::string_view debug) {
   return debug.substr(0, debug.find('\n')).substr(0, limits::echoed_text);
 }
 
-/// What this version does not serve yet. Honest failures: xenopsd fails the operation and says why.
-Result<Json> not_served(std::string_view what) {
-  return std::unexpected(Error{Errc::unavailable, 0, std::string(what) + " are not served by this version"});
-}
-
 /// Why the command is not executed for this caller; nullopt when it is.
 std::optional<std::string> refusal_of(const Command& command, const Caller& caller) {
   if (caller.transport == Caller::Transport::control_socket) return std::nullopt;
@@ -352,8 +347,23 @@ struct Runner {
     auto after = without_result(uefi ? "varstore_destroy" : "vtpm_destroy", c.path, c.debug);
     registry.destroy(c.device, std::move(c.path), c.gid, std::move(after));
   }
-  void operator()(GetContents&) { done(not_served("calls for the contents of a vTPM")); }
-  void operator()(SetContents&) { done(not_served("calls for the contents of a vTPM")); }
+  /// Logs a failure with the words of the caller.
+  Operations::Done watched(std::string_view method, Uuid vtpm, std::string_view debug) {
+    return [done = std::move(done), &log = log, method, vtpm,
+            words = std::string(brief(debug))](Result<Json> result) {
+      if (!result) {
+        log.log(LogLevel::warning, "command_failed",
+                {{"method", method}, {"vtpm", vtpm}, {"error", result.error().message}, {"dbg", words}});
+      }
+      done(std::move(result));
+    };
+  }
+  void operator()(GetContents& c) {
+    operations.get_contents(c.vtpm, watched("vtpm_get_contents", c.vtpm, c.debug));
+  }
+  void operator()(SetContents& c) {
+    operations.set_contents(c.vtpm, std::move(c.contents), watched("vtpm_set_contents", c.vtpm, c.debug));
+  }
   void operator()(GetStatus&) { operations.status(std::move(done)); }
   void operator()(ListPending&) { operations.pending(std::move(done)); }
   void operator()(Drain& c) { operations.drain(c.timeout, std::move(done)); }

@@ -103,6 +103,10 @@ class Operations {
   /// Delivers what is pending now, without waiting for back-offs. The object {"drained":bool,"entries":n} is
   /// given as soon as nothing is pending, or after `timeout` with what is left.
   virtual void drain(std::chrono::milliseconds timeout, Done done) = 0;
+  /// vtpm_get_contents: the packed string. Answered before limits::caller_patience is over.
+  virtual void get_contents(Uuid vtpm, Done done) = 0;
+  /// vtpm_set_contents: null.
+  virtual void set_contents(Uuid vtpm, Value contents, Done done) = 0;
   /// Gives up what is pending or parked of a VM. {"entries":n} once that is durable; not_found when there is
   /// nothing.
   virtual void discard(Uuid vm, std::optional<Slot> slot, Done done) = 0;

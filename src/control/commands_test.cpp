@@ -203,12 +203,22 @@ TEST_F(CommandsTest, GivesOneWellFormedAnswerToEveryPrefixAndEveryDamagedByteOfA
   }
 }
 
-TEST_F(CommandsTest, SaysHonestlyWhatItDoesNotServe) {
-  const std::string contents =
-      internal_error("calls for the contents of a vTPM are not served by this version");
-  const std::string vtpm = R"({"dbg":"","vtpm_uuid":"7c9e6679-7425-40de-944b-e07fc1f90ae7"})";
-  EXPECT_EQ(call("vtpm_get_contents", vtpm), contents);
-  EXPECT_EQ(call("vtpm_set_contents", vtpm + R"(,"aGVsbG8gdHBtCg==")"), contents);
+TEST_F(CommandsTest, PassesCallsForContentsOnAndLogsTheirFailures) {
+  const std::string vtpm = R"({"dbg":"VM.start","vtpm_uuid":"7C9E6679-7425-40de-944b-e07fc1f90ae7"})";
+  daemon.operations.answer = wire::Json("aGVsbG8gdHBtCg==  dm9sYXRpbGU=");
+  EXPECT_EQ(call("vtpm_get_contents", vtpm),
+            R"({"result":"aGVsbG8gdHBtCg==  dm9sYXRpbGU=","error":null,"id":0})");
+  daemon.operations.answer = wire::Json(nullptr);
+  EXPECT_EQ(call("vtpm_set_contents", vtpm + R"(,"aGVsbG8gdHBtCg==")"), ok);
+  EXPECT_EQ(daemon.operations.asked,
+            (std::vector<std::string>{"get_contents 7c9e6679-7425-40de-944b-e07fc1f90ae7",
+                                      "set_contents 7c9e6679-7425-40de-944b-e07fc1f90ae7 aGVsbG8gdHBtCg=="}));
+  daemon.operations.answer = std::unexpected(Error{Errc::unavailable, 0, "not in time"});
+  EXPECT_EQ(call("vtpm_get_contents", vtpm), internal_error("not in time"));
+  EXPECT_EQ(
+      daemon.log.lines.back(),
+      "command_failed method=vtpm_get_contents vtpm=7c9e6679-7425-40de-944b-e07fc1f90ae7 error=not in time "
+      "dbg=VM.start");
 }
 
 TEST_F(CommandsTest, PassesTheCallsOfOperatorsOn) {
@@ -302,8 +312,8 @@ TEST_F(CommandsTest, RefusesOverTheSwitchWhatHasLainThereForTooLong) {
       "The request has waited too long, or nobody knows how long: the vTPM may hold a newer state");
   const std::string refused = internal_error("The request has waited for longer than its caller does");
   EXPECT_EQ(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting({}, {})), set_refused);
-  EXPECT_EQ(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting(milliseconds(5001), {})), set_refused);
-  EXPECT_NE(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting(milliseconds(5000), {})), set_refused);
+  EXPECT_EQ(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting(milliseconds(2001), {})), set_refused);
+  EXPECT_NE(ask_late("vtpm_set_contents", vtpm + R"(,"x")", lasting(milliseconds(2000), {})), set_refused);
   EXPECT_EQ(ask_late("vtpm_get_contents", vtpm, lasting({}, milliseconds(20'001))), refused);
   EXPECT_NE(ask_late("vtpm_get_contents", vtpm, lasting({}, milliseconds(20'000))), refused);
   const std::string create = R"({"dbg":"","vm_uuid":"3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10","gid":)" + gid +

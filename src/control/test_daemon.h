@@ -52,6 +52,10 @@ class TestOperations final : public Operations {
   void drain(std::chrono::milliseconds timeout, Done done) override {
     give("drain " + std::to_string(timeout.count()), done);
   }
+  void get_contents(Uuid vtpm, Done done) override { give("get_contents " + vtpm.str(), done); }
+  void set_contents(Uuid vtpm, Value contents, Done done) override {
+    give("set_contents " + vtpm.str() + " " + std::string(contents.view()), done);
+  }
   void quarantine_list(Done done) override { give("quarantine_list", done); }
   void quarantine_purge(Done done) override { give("quarantine_purge", done); }
   void set_journal_aside(const std::string& directory, Done done) override {

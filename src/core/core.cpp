@@ -305,6 +305,16 @@ std::vector<PendingView> Core::pending() const {
   return all;
 }
 
+std::optional<Core::VtpmOwner> Core::owner_of_vtpm(const Uuid& vtpm) const {
+  std::optional<VtpmOwner> found;
+  if (vtpm.is_nil()) return found;
+  for (const auto& [owner, n] : lanes_) {
+    if (n.lane.serves_vtpm(vtpm)) return VtpmOwner{owner, true};
+    if (n.lane.remembers_vtpm(vtpm)) found = VtpmOwner{owner, false};
+  }
+  return found;
+}
+
 std::size_t Core::updates_under_way() const {
   return static_cast<std::size_t>(std::count_if(
       lanes_.begin(), lanes_.end(), [](const auto& item) { return item.second.lane.updating(); }));

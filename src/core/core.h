@@ -85,6 +85,14 @@ class Core {
   Mode mode() const { return shared_.queue.mode(); }
   std::size_t pending_entries() const { return shared_.queue.pending(); }
   const Counters& counters() const { return shared_.counters; }
+  /// The lane of this vTPM, as far as lanes know; linear in their number. `certain`: its socket is open and
+  /// the vTPM was seen upstream since, so that no other can have taken its place. Otherwise entries were
+  /// written under it, or its contents are remembered.
+  struct VtpmOwner {
+    Owner owner;
+    bool certain = false;
+  };
+  std::optional<VtpmOwner> owner_of_vtpm(const Uuid& vtpm) const;
   /// Nullptr when there is no such lane.
   const Lane* lane(Owner owner) const;
   bool upstream_worth_trying() const { return shared_.health.worth_trying(); }

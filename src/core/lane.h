@@ -150,6 +150,10 @@ class Lane {
   void let_go(Context& cx);
 
   Owner owner() const { return owner_; }
+  /// This vTPM was seen upstream since the socket was opened.
+  bool serves_vtpm(const Uuid& vtpm) const { return socket_open_ && vtpm_ == vtpm; }
+  /// It is the vTPM last seen, or that of an entry.
+  bool remembers_vtpm(const Uuid& vtpm) const;
   bool has_pending() const;
   std::optional<Time> oldest_since() const;
   bool updating() const { return call_.has_value(); }

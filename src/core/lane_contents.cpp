@@ -134,6 +134,15 @@ void Lane::answer_contents(Context& cx, ContentsWrite& write, WriteStatus status
   }
 }
 
+bool Lane::remembers_vtpm(const Uuid& vtpm) const {
+  const auto names = [&vtpm](const auto& entry) { return entry && entry->vtpm == vtpm; };
+  const auto carries = [&vtpm](const auto& waiting) { return waiting && waiting->entry.vtpm == vtpm; };
+  return vtpm_ == vtpm || names(contents_next_) ||
+         std::any_of(slots_.begin(), slots_.end(), [&](const SlotState& s) {
+           return names(s.durable) || carries(s.next) || carries(s.committing) || carries(s.retained);
+         });
+}
+
 // --- Reading ----------------------------------------------------------------------------------------------
 
 void Lane::get_contents(Context& cx, RequestId request) {

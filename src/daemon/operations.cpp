@@ -77,6 +77,7 @@ DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::ManagedUpst
       upstream_(upstream),
       requests_(requests),
       maintenance_(maintenance),
+      contents_(engine, upstream),
       upstream_uri_(std::move(upstream_uri)),
       wall_ms_(std::move(wall_ms)) {}
 

@@ -6,6 +6,7 @@
 #include "control/commands.h"
 #include "control/message_switch.h"
 #include "control/registry.h"
+#include "daemon/contents_calls.h"
 #include "daemon/maintenance.h"
 #include "device/swtpm_rest.h"
 #include "engine/engine.h"
@@ -29,6 +30,10 @@ class DaemonOperations final : public control::Operations {
   void status(Done done) override;
   void pending(Done done) override;
   void drain(std::chrono::milliseconds timeout, Done done) override;
+  void get_contents(Uuid vtpm, Done done) override { contents_.get(vtpm, std::move(done)); }
+  void set_contents(Uuid vtpm, Value contents, Done done) override {
+    contents_.set(vtpm, contents, std::move(done));
+  }
   void discard(Uuid vm, std::optional<Slot> slot, Done done) override;
   void deliver_by_force(Uuid vm, std::optional<Slot> slot, Done done) override;
   void quarantine_list(Done done) override { maintenance_.quarantine_list(std::move(done)); }
@@ -53,6 +58,7 @@ class DaemonOperations final : public control::Operations {
   upstream::ManagedUpstream& upstream_;
   const device::SwtpmStats& requests_;
   Maintenance& maintenance_;
+  ContentsCalls contents_;
   std::string upstream_uri_;
   std::function<std::int64_t()> wall_ms_;
   const control::Registry* registry_ = nullptr;

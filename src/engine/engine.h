@@ -80,6 +80,11 @@ class Engine final : public UpstreamEvents {
   /// it has begun.
   void deliver_by_force(Owner owner, std::optional<Slot> slot, OperatorDone done);
 
+  /// The lane of a vTPM, as far as lanes know.
+  std::optional<core::Core::VtpmOwner> owner_of_vtpm(const Uuid& vtpm) const {
+    return core_.owner_of_vtpm(vtpm);
+  }
+
   core::Snapshot snapshot() const { return core_.snapshot(); }
   std::vector<core::PendingView> pending() const { return core_.pending(); }
   /// Figures of the journal; nullopt before start().
