@@ -85,7 +85,8 @@ class Protocol(SwitchScenario):
         client = self.start_with_switch()
         for payload, text in (("no json", "Cannot parse"), ("", "Cannot parse"), ('{"method":"foo","params":[],"id":1}',
                               'Idl.UnknownMethod("foo")'), (self.payload("vtpm_destroy"), "Expecting named argument"),
-                              (self.payload("drain"), "control socket only")):
+                              (self.payload("drain"), "control socket only"),
+                              (self.payload("discard", vm_uuid=vm_uuid(1)), "control socket only")):
             with self.assertRaises(Refused) as refused:
                 client.wait(client.post_raw(payload))
             self.assertIn(text, str(refused.exception))
@@ -105,6 +106,34 @@ class Protocol(SwitchScenario):
         self.assertIsNone(client.destroy(path + "x"))
         self.assertIsNone(client.destroy(path))
         self.assertEqual(self.served(), {})
+
+    def test_a_destroyed_socket_serves_nobody_any_more_and_stays_gone(self):
+        client = self.start_with_switch()
+        vm, path = vm_uuid(1), self.guard.socket_path(vm_uuid(1))
+        client.create(vm, path)
+        device = self.guard.device(vm)
+        self.assert_status(device.put("permall", self.value()), 204)
+        with self.assertRaises(Refused) as refused:
+            client.destroy(path, gid=os.getgid() + 1)
+        self.assertIn("belongs to gid", str(refused.exception))
+        self.assert_status(device.get("permall"), 200)
+        client.call("varstore_destroy", dbg="", gid=os.getgid(), path=path)
+        self.assert_status(device.get("permall"), 200)
+        client.destroy(path)
+        self.assertTrue(device.closed_by_peer())
+        self.assertFalse(os.path.exists(path))
+        self.guard.kill()
+        self.guard.start()
+        self.assertFalse(os.path.exists(path))
+        self.assertEqual(self.served(), {})
+
+    def test_numbers_may_be_text_and_members_stand_in_any_order(self):
+        client = self.start_with_switch()
+        path = self.guard.socket_path(vm_uuid(1))
+        payload = ('{"id":"x","extra":[1],"params":[{"color":7,"gid":"%d","path":"%s","vm_uuid":"%s and more",'
+                   '"dbg":"a\\ntrace"},"unnamed"],"method":"vtpm_create"}' % (os.getgid(), path, vm_uuid(1).upper()))
+        self.assertIsNone(client.wait(client.post_raw(payload)))
+        self.assertEqual(self.served(), {path: vm_uuid(1)})
 
     def test_many_requests_at_once_are_all_answered(self):
         client = self.start_with_switch()
