@@ -224,24 +224,27 @@ struct MessageSwitch::Impl : std::enable_shared_from_this<MessageSwitch::Impl> {
     }
     const bool old = !since || loop.now() - *since > Time(limits::contents_age);
     const auto depends = [first](const Waiting& w) { return depends_on_age(w.command, first); };
-    if (old && std::ranges::any_of(read, depends)) return ask_ages(std::move(read));
+    if (old && std::ranges::any_of(read, depends)) return ask_ages(std::move(read), first);
     take(std::move(read));
   }
 
   /// Only the diagnostics of the switch tell how long a message has waited.
-  void ask_ages(std::vector<Waiting> read) {
+  void ask_ages(std::vector<Waiting> read, bool first) {
     polling = true;
     auto shared = std::make_shared<std::vector<Waiting>>(std::move(read));
     poller->request("GET", protocol::diagnostics_path, {}, limits::switch_patience,
-                    [this, shared, asked = loop.now()](Result<std::string> answer) {
+                    [this, shared, first, asked = loop.now()](Result<std::string> answer) {
                       polling = false;
                       // Too long for us is no reason to give the session up, but it has ended with it.
                       const auto ages = answer ? protocol::parse_ages(*answer, options.queue, json_limits)
                                                : std::unexpected(answer.error());
                       if (ages) {
-                        for (Waiting& w : *shared) set_age(w, *ages, asked);
+                        for (Waiting& w : *shared) set_age(w, *ages, asked, first);
                       } else {
                         log.log(LogLevel::warning, "switch_tells_no_ages", {{"error", ages.error().message}});
+                        // What ends a poll that had to wait has just come, unless we slept longer than the
+                        // poll.
+                        for (Waiting& w : *shared) w.queued.earliest = first ? w.queued.earliest : asked;
                       }
                       if (!answer && answer.error().code != Errc::invalid) return lost(answer.error());
                       take(std::move(*shared));
@@ -250,12 +253,13 @@ struct MessageSwitch::Impl : std::enable_shared_from_this<MessageSwitch::Impl> {
   }
 
   /// `asked`: when the diagnostics were asked for; they were made after that.
-  void set_age(Waiting& w, const protocol::Ages& ages, Time asked) const {
+  void set_age(Waiting& w, const protocol::Ages& ages, Time asked, bool first) const {
     for (const auto& age : ages.entries) {
       if (age.number != w.message.id.number || age.age_ns < 0) continue;
       w.queued.latest = loop.now() - Time(age.age_ns);
-      // After a restart of the switch with its queues, they bear the date of the restart.
-      if (age.after_start_ns < Time(limits::switch_settled).count()) continue;
+      // After a restart of the switch with its queues, what they hold bears the date of the restart; but all
+      // of that was listed by the first poll.
+      if (first && age.after_start_ns < Time(limits::switch_settled).count()) continue;
       const Time earliest = asked - Time(age.age_ns);
       w.queued.earliest = w.queued.earliest ? std::max(*w.queued.earliest, earliest) : earliest;
     }

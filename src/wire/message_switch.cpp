@@ -111,18 +111,17 @@ std::string path_of(std::initializer_list<std::string_view> names) {
   return path;
 }
 
-/// The queue's contents in one list of queues of the diagnostics; nullptr when it is not there.
+/// The contents of the queue among the queues of the diagnostics; nullptr when it is not there. An
+/// association list with strings for keys is written as an object; as a list of pairs it would mean the same.
 const JsonArray* contents_of(const Json* queues, std::string_view queue) {
-  const JsonArray* list = array_of(queues);
-  if (list == nullptr) return nullptr;
-  for (const Json& item : *list) {
-    const JsonArray* pair = item.array();
-    const std::string* name = string_of(at(pair, 0));
-    if (name != nullptr && *name == queue && pair->size() == 2) {
-      return array_of((*pair)[1].find("queue_contents"));
+  const Json* found = queues != nullptr ? queues->find(queue) : nullptr;
+  if (const JsonArray* list = array_of(queues)) {
+    for (const Json& item : *list) {
+      const std::string* name = string_of(at(item.array(), 0));
+      if (name != nullptr && *name == queue) found = at(item.array(), 1);
     }
   }
-  return nullptr;
+  return found != nullptr ? array_of(found->find("queue_contents")) : nullptr;
 }
 
 }  // namespace

@@ -114,17 +114,22 @@ TEST(MessageSwitchTest, WritesPathsAndEncodesWhatHasAMeaningInThem) {
 }
 
 TEST(MessageSwitchTest, ReadsFromTheDiagnosticsHowLongMessagesHaveWaited) {
-  const std::string text =
-      R"({"start_time":100,"current_time":5000,"permanent_queues":[["other",{"next_transfer_expected":[],"queue_contents":[]}],)"
-      R"(["q",{"next_transfer_expected":[7],"queue_contents":[[["q",8],{"origin":["Name","x"],"time":4000,"message":{}}],)"
-      R"([["q",9],{"time":6000}],[["q",10],{"time":"5"}],[10],[["q",11],{"time":-9223372036854775808}]]}]],"transient_queues":[["t",{"queue_contents":[]}]]})";
-  const auto ages = parse_ages(text, "q", limits);
-  ASSERT_TRUE(ages);
-  ASSERT_EQ(ages->entries.size(), 2u);
-  EXPECT_EQ(ages->entries[0].number, 8);
-  EXPECT_EQ(ages->entries[0].age_ns, 1000);
-  EXPECT_EQ(ages->entries[0].after_start_ns, 3900);
-  EXPECT_EQ(ages->entries[1].age_ns, -1000);
+  const std::string contents =
+      R"({"next_transfer_expected":[7],"queue_contents":[[["q",8],{"origin":["Name","x"],"time":4000,"message":{}}],)"
+      R"([["q",9],{"time":6000}],[["q",10],{"time":"5"}],[10],[["q",11],{"time":-9223372036854775808}]]})";
+  const std::string head = R"({"start_time":100,"current_time":5000,"permanent_queues":)";
+  const std::string text = head + R"({"other":{"next_transfer_expected":[],"queue_contents":[]},"q":)" +
+                           contents + R"(},"transient_queues":{"t":{"queue_contents":[]}}})";
+  const std::string pairs = head + R"([["q",)" + contents + R"(]],"transient_queues":[]})";
+  for (const std::string& form : {text, pairs}) {
+    const auto ages = parse_ages(form, "q", limits);
+    ASSERT_TRUE(ages) << form;
+    ASSERT_EQ(ages->entries.size(), 2u);
+    EXPECT_EQ(ages->entries[0].number, 8);
+    EXPECT_EQ(ages->entries[0].age_ns, 1000);
+    EXPECT_EQ(ages->entries[0].after_start_ns, 3900);
+    EXPECT_EQ(ages->entries[1].age_ns, -1000);
+  }
   EXPECT_TRUE(parse_ages(text, "t", limits)->entries.empty());
   EXPECT_FALSE(parse_ages(text, "absent", limits));
   EXPECT_FALSE(parse_ages("{}", "q", limits));

@@ -289,10 +289,10 @@ class MessageSwitch:
 
     def _diagnostics(self):
         def contents(name, queue):
-            return [name, {"next_transfer_expected": [], "queue_contents": [
+            return {"next_transfer_expected": [], "queue_contents": [
                 [[name, number], {"origin": ["Name", origin], "time": when, "message": message}]
-                for number, (when, origin, message) in sorted(queue.messages.items(), reverse=True)]}]
-        chosen = lambda transient: [contents(n, q) for n, q in self.queues.items() if (q.owner is not None) == transient]
+                for number, (when, origin, message) in sorted(queue.messages.items(), reverse=True)]}
+        chosen = lambda transient: {n: contents(n, q) for n, q in self.queues.items() if (q.owner is not None) == transient}
         return {"start_time": self.started, "current_time": self.now(), "permanent_queues": chosen(False),
                 "transient_queues": chosen(True)}
 
