@@ -4,6 +4,7 @@ supersedes what is pending (P11), with xapi up, down and hung."""
 import json
 import os
 import threading
+import time
 
 from guardtest import SLOTS, Crowd, Scenario, main, vm_uuid, vtpm_uuid, wait_until
 from switchtest import QUEUE, Client, MessageSwitch, Refused
@@ -223,6 +224,21 @@ class Age(ContentsScenario):
         self.start_guard()
         wait_until(lambda: self.switch.queued() == [], 20, "the old request was dealt with")
         self.assertEqual(self.client().get_contents(VTPM), self.packed(newer, b"", b""))
+
+    def test_a_set_is_executed_also_when_the_switch_does_not_tell_ages(self):
+        client = self.start()
+        client.set_contents(VTPM, "YQ==")
+        self.switch.fault("diagnostics", "garbage", count=9)
+        time.sleep(3)  # longer than the age up to which a set is executed without asking
+        self.assertIsNone(client.set_contents(VTPM, "Yg=="))
+        # What was there before the guard is of unknown age then.
+        self.guard.stop()
+        number = client.post("vtpm_set_contents", "YQ==", dbg="", vtpm_uuid=VTPM)
+        self.start_guard()
+        with self.assertRaises(Refused) as refused:
+            client.wait(number)
+        self.assertIn("nobody knows how long", str(refused.exception))
+        self.assertEqual(self.fields(client.get_contents(VTPM))["permall"], b"Yg==")
 
     def test_a_set_whose_caller_still_waits_is_executed_by_the_next_guard(self):
         client = self.start()
