@@ -108,6 +108,7 @@ class World {
 
   static Config with_limits(Config config) {
     config.upstream.vtpm_contents = 1 << 20;
+    config.upstream.nvram = 1 << 20;
     return config;
   }
 
@@ -117,6 +118,7 @@ class World {
     std::vector<Move> all;
     for (const Owner& owner : owners_) {
       for (const Slot slot : slots_) {
+        if (device_of(slot) != owner.device) continue;
         all.push_back({K::write, owner, slot, 0});
         all.push_back({K::read, owner, slot, 0});
       }
@@ -275,6 +277,7 @@ class World {
   struct DiskEntry {
     Value value;
     std::vector<Digest> known;
+    UpdateFlag update = UpdateFlag::unspecified;
     bool durable = false;
     bool retained = false;
   };
@@ -287,10 +290,24 @@ class World {
 
   void fail(const std::string& what) { failures.push_back(what); }
 
+  /// Every third write of UEFI variables each.
+  static UpdateFlag flag_of(Slot slot, std::uint64_t order) {
+    if (slot != Slot::nvram) return UpdateFlag::unspecified;
+    return static_cast<UpdateFlag>(order % 3);
+  }
+
+  /// The flag of a value that is sent is its own, or, if that is `no`, one of an older value.
+  void check_flag(const SlotWrite& write) {
+    const UpdateFlag own = flag_of(write.slot, order_of(write.value));
+    if (write.slot == Slot::nvram && own != UpdateFlag::no && write.update != own) {
+      fail("a value was sent with another flag than its own");
+    }
+  }
+
   void write(Owner owner, Slot slot) {
     const std::uint64_t order = ++writes_;
     asked_[++requests_] = Asked{{owner, slot}, false, order, 0};
-    step(WriteArrived{requests_, owner, slot, Value("w" + std::to_string(order))});
+    step(WriteArrived{requests_, owner, slot, Value("w" + std::to_string(order)), flag_of(slot, order)});
   }
 
   void read(Owner owner, Slot slot) {
@@ -532,6 +549,7 @@ class World {
         found.size = entry.value.size();
         found.digest = entry.value.digest();
         found.known = entry.known;
+        found.update = entry.update;
         found.since = now;
         found.retained = entry.retained;
         core.recover(key.first, found, now);
@@ -594,13 +612,16 @@ class World {
   void absorb(Commit& action) {
     note("commit");
     sequences_ = std::max(sequences_, action.sequence);
-    disk_[{action.owner, action.slot}][action.sequence] = DiskEntry{action.value, action.known, false};
+    disk_[{action.owner, action.slot}][action.sequence] =
+        DiskEntry{action.value, action.known, action.update, false};
     commits.push_back(action);
   }
   void absorb(Remove& action) { note("remove"), removals.push_back(action); }
   void absorb(core::ReadBack& action) { note("read back"), loads.push_back(action); }
   void absorb(Fetch& action) { note("fetch"), fetches.push_back({action, upstream[action.owner], epoch}); }
   void absorb(AnswerContents&) { fail("nobody asked for contents"); }
+  void absorb(AnswerAlert&) { fail("nobody sent an alert"); }
+  void absorb(RaiseAlert&) { fail("nobody sent an alert"); }
   void absorb(Done&) { fail("no operator asked for anything"); }
   void absorb(Note& action) { notes_[action.owner] = action.values; }
   void absorb(Unnote& action) {
@@ -629,6 +650,7 @@ class World {
     }
     const auto& noted = notes_[owner];
     for (const SlotWrite& write : action.delivery.writes) {
+      check_flag(write);
       sequences_ = std::max(sequences_, write.sequence);
       for (const auto& [sequence, entry] : disk_[{owner, write.slot}]) {
         if (sequence == write.sequence && entry.durable) journaled = true;
@@ -672,11 +694,23 @@ class World {
       excuse(*action.owner, false);
     }
     if (action.what == Report::What::retention_lost) excuse(*action.owner, true);
-    static constexpr const char* words[] = {
-        "report down",           "report up",        "report held",      "report released",
-        "report parked",         "report elsewhere", "report went back", "report suspended",
-        "report retention lost", "report stalled",   "report doubt",     "report journal trouble",
-        "report journal well",   "report mode",      "invariant"};
+    static constexpr const char* words[] = {"report down",
+                                            "report up",
+                                            "report held",
+                                            "report released",
+                                            "report parked",
+                                            "report elsewhere",
+                                            "report went back",
+                                            "report suspended",
+                                            "report retention lost",
+                                            "report alerts",
+                                            "report alert lost",
+                                            "report stalled",
+                                            "report doubt",
+                                            "report journal trouble",
+                                            "report journal well",
+                                            "report mode",
+                                            "invariant"};
     note(words[static_cast<int>(action.what)]);
   }
 

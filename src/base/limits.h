@@ -89,6 +89,14 @@ inline constexpr milliseconds probe_backoff_min{100};
 inline constexpr seconds probe_backoff_max{5};
 inline constexpr seconds held_backoff_min{1};
 inline constexpr minutes held_backoff_max{5};
+/// Alerts of one VM that wait. varstored sends one for each boot that fails; more say nothing new.
+inline constexpr std::size_t alerts_per_vm = 16;
+/// The text of an alert; varstored's has 47 bytes.
+inline constexpr std::size_t alert_body = 16 * KiB;
+/// Alerts on their way to the upstream at once, all VMs together: they must never crowd out state.
+inline constexpr unsigned alert_concurrency = 2;
+/// What is remembered of a VM's NVRAM map besides the variables, to be shown with pending ones.
+inline constexpr std::size_t nvram_rest = 16 * KiB;
 /// The same refusal this often over this long makes a VM's trouble permanent: 503 at once.
 inline constexpr unsigned held_confirmations = 3;
 inline constexpr seconds held_confirmation_span{30};

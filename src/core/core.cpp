@@ -9,7 +9,27 @@ void Core::recover(Owner owner, RecoveredEntry entry, Time now) {
   Context cx{shared_, now, none};
   node(owner, now).lane.recover(cx, std::move(entry));
   update(owner, cx);
-  reported_mode_ = shared_.queue.mode();
+  reported_mode_ = mode();
+}
+
+void Core::recover(Owner owner, const RecoveredAlert& alert) {
+  shared_.sequence = std::max(shared_.sequence, alert.sequence);
+  alerts_.recover(owner, alert);
+  reported_mode_ = mode();
+}
+
+Mode Core::mode() const {
+  const Mode mode = shared_.queue.mode();
+  return mode == Mode::direct && alerts_.pending() > 0 ? Mode::engaged : mode;
+}
+
+/// True: there is nothing else to discard, and the alerts answer.
+bool Core::discards_alerts(const Discard& event, Context& cx) {
+  if (event.slot) return false;
+  const auto found = lanes_.find(event.owner);
+  const bool lane_too = found != lanes_.end() && found->second.lane.discards_something();
+  const bool any = alerts_.discard(cx, lane_too ? std::nullopt : std::optional(event.request), event.owner);
+  return any && !lane_too;
 }
 
 void Core::recover_doubt(Owner owner, const std::vector<NotedValue>& values, Time now) {
@@ -68,10 +88,11 @@ void Core::step(Event event, Time now, Actions& out) {
     with_all(cx, [&](Lane& lane) { lane.save_retained(cx); });
   }
   run_courier(cx);
+  alerts_.run(cx);
   watch(out, first, now);
   check_stall(cx);
-  if (shared_.queue.mode() != reported_mode_) {
-    reported_mode_ = shared_.queue.mode();
+  if (mode() != reported_mode_) {
+    reported_mode_ = mode();
     out.push_back(Report{Report::What::mode_changed, std::nullopt, std::string(name_of(reported_mode_)), 0});
   }
 }
@@ -81,27 +102,44 @@ void Core::dispatch(Event& event, Context& cx) {
       [&](auto& e) {
         using E = std::decay_t<decltype(e)>;
         if constexpr (std::is_same_v<E, WriteArrived>) {
-          with_lane(e.owner, cx, [&](Lane& lane) { lane.write(cx, e.request, e.slot, std::move(e.value)); });
+          with_lane(e.owner, cx, [&](Lane& lane) { lane.write(cx, e); });
         } else if constexpr (std::is_same_v<E, ReadArrived>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.read(cx, e.request, e.slot); });
         } else if constexpr (std::is_same_v<E, ContentsSet>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.set_contents(cx, e); });
         } else if constexpr (std::is_same_v<E, ContentsGet>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.get_contents(cx, e.request); });
+        } else if constexpr (std::is_same_v<E, AlertArrived>) {
+          alerts_.arrived(cx, e);
+        } else if constexpr (std::is_same_v<E, AlertRaised>) {
+          alerts_.raised(cx, e);
         } else if constexpr (std::is_same_v<E, Discard>) {
+          if (discards_alerts(e, cx)) return;
           with_lane(e.owner, cx, [&](Lane& lane) { lane.discard(cx, e); });
         } else if constexpr (std::is_same_v<E, ForceDelivery>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.force_delivery(cx, e); });
         } else if constexpr (std::is_same_v<E, CommitDone>) {
           journal_answered(cx);
-          with_lane(e.owner, cx, [&](Lane& lane) { lane.commit_done(cx, e); });
+          if (alerts_.owns(e.owner, e.sequence)) {
+            alerts_.commit_done(cx, e);
+          } else {
+            with_lane(e.owner, cx, [&](Lane& lane) { lane.commit_done(cx, e); });
+          }
           run_backlog(cx);
         } else if constexpr (std::is_same_v<E, RemovalDone>) {
           journal_answered(cx);
-          with_lane(e.owner, cx, [&](Lane& lane) { lane.removal_done(cx, e); });
+          if (alerts_.owns(e.owner, e.up_to)) {
+            alerts_.removal_done(cx, e);
+          } else {
+            with_lane(e.owner, cx, [&](Lane& lane) { lane.removal_done(cx, e); });
+          }
         } else if constexpr (std::is_same_v<E, ValueRead>) {
           journal_answered(cx);
-          with_lane(e.owner, cx, [&](Lane& lane) { lane.value_read(cx, e); });
+          if (alerts_.owns(e.owner, e.sequence)) {
+            alerts_.value_read(cx, e);
+          } else {
+            with_lane(e.owner, cx, [&](Lane& lane) { lane.value_read(cx, e); });
+          }
         } else if constexpr (std::is_same_v<E, DeliverDone>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.deliver_done(cx, e); });
         } else if constexpr (std::is_same_v<E, FetchDone>) {
@@ -120,6 +158,7 @@ void Core::dispatch(Event& event, Context& cx) {
           tick(cx);
         } else if constexpr (std::is_same_v<E, Kick>) {
           with_all(cx, [&](Lane& lane) { lane.kick(cx); });
+          alerts_.kick(cx);
           shared_.health.sign_of_life(cx.out);
         } else if constexpr (std::is_same_v<E, Stop>) {
           stop(cx);
@@ -188,6 +227,7 @@ void Core::check_stall(Context& cx) {
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(cx.now - owed_since_).count();
   cx.out.push_back(Report{Report::What::journal_stalled, std::nullopt, {}, static_cast<std::uint64_t>(ms)});
   with_all(cx, [&](Lane& lane) { lane.journal_stalled(cx); });
+  alerts_.journal_stalled(cx);
 }
 
 void Core::session_ended(Epoch epoch, Context& cx) {
@@ -246,6 +286,7 @@ void Core::run_backlog(Context& cx) {
 
 std::optional<Time> Core::next_wake() const {
   std::optional<Time> wake = shared_.health.next_probe();
+  if (const auto alert = alerts_.next_wake(); alert && (!wake || *alert < *wake)) wake = alert;
   if (!alarms_.empty() && (!wake || alarms_.begin()->first < *wake)) wake = alarms_.begin()->first;
   if (owed_ > 0 && !shared_.stalled && shared_.config.journal_stall > Time{}) {
     const Time stall = owed_since_ + shared_.config.journal_stall;
@@ -256,12 +297,13 @@ std::optional<Time> Core::next_wake() const {
 
 Snapshot Core::snapshot() const {
   Snapshot view;
-  view.mode = shared_.queue.mode();
+  view.mode = mode();
   view.upstream = shared_.health.state();
   view.upstream_since = shared_.health.since();
   view.upstream_error = shared_.health.last_error();
-  view.pending_entries = shared_.queue.pending();
+  view.pending_entries = pending_entries();
   view.pending_bytes = shared_.queue.pending_bytes();
+  view.alerts = alerts_.pending();
   view.lanes = lanes_.size();
   view.counters = shared_.counters;
   view.journal_stalled = shared_.stalled;
@@ -269,7 +311,7 @@ Snapshot Core::snapshot() const {
   for (const auto& [owner, n] : lanes_) {
     if (n.lane.in_doubt()) ++view.doubt;
     if (const auto held = n.lane.held()) {
-      view.held.push_back({owner, held->reason, held->since, held->permanent});
+      view.held.push_back({owner, held->reason, held->since, held->permanent, false});
     }
     for (std::size_t i = 0; i < slot_count; ++i) {
       const Slot slot = static_cast<Slot>(i);
@@ -287,6 +329,14 @@ Snapshot Core::snapshot() const {
     const auto since = n.lane.oldest_since();
     if (since && (!view.oldest_since || *since < *view.oldest_since)) view.oldest_since = since;
   }
+  for (const Alerts::View& alert : alerts_.views()) {
+    vms.insert(alert.owner.vm);
+    view.pending_bytes += alert.size;
+    if (!view.oldest_since || alert.since < *view.oldest_since) view.oldest_since = alert.since;
+  }
+  for (Alerts::HeldView& held : alerts_.held()) {
+    view.held.push_back({held.owner, std::move(held.reason), held.since, false, true});
+  }
   view.pending_vms = vms.size();
   return view;
 }
@@ -297,9 +347,12 @@ std::vector<PendingView> Core::pending() const {
     for (std::size_t i = 0; i < slot_count; ++i) {
       const Slot slot = static_cast<Slot>(i);
       if (const Entry* entry = n.lane.pending(slot)) {
-        all.push_back({owner, slot, entry->sequence, entry->size, entry->since});
+        all.push_back({owner, slot, entry->sequence, entry->size, entry->since, false});
       }
     }
+  }
+  for (const Alerts::View& alert : alerts_.views()) {
+    all.push_back({alert.owner, Slot::nvram, alert.sequence, alert.size, alert.since, true});
   }
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
   return all;
@@ -316,12 +369,13 @@ std::optional<Core::VtpmOwner> Core::owner_of_vtpm(const Uuid& vtpm) const {
 }
 
 std::size_t Core::updates_under_way() const {
-  return static_cast<std::size_t>(std::count_if(
-      lanes_.begin(), lanes_.end(), [](const auto& item) { return item.second.lane.updating(); }));
+  return alerts_.calling() +
+         static_cast<std::size_t>(std::count_if(
+             lanes_.begin(), lanes_.end(), [](const auto& item) { return item.second.lane.updating(); }));
 }
 
 bool Core::at_rest() const {
-  return owed_ == 0 && shared_.commit_backlog.empty() &&
+  return owed_ == 0 && shared_.commit_backlog.empty() && alerts_.at_rest() &&
          std::none_of(lanes_.begin(), lanes_.end(), [](const auto& item) {
            return item.second.lane.updating() || item.second.lane.journaling();
          });

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/alerts.h"
 #include "core/lane.h"
 #include "core/shared.h"
 
@@ -24,6 +25,7 @@ struct Snapshot {
     std::string reason;
     Time since{};
     bool permanent = false;
+    bool alerts = false;  ///< not the lane, but the alerts of its VM
   };
   struct ParkedEntry {
     Owner owner;
@@ -40,6 +42,7 @@ struct Snapshot {
   std::size_t pending_entries = 0;
   std::size_t pending_vms = 0;
   std::size_t pending_bytes = 0;
+  std::size_t alerts = 0;  ///< among the pending entries
   std::optional<Time> oldest_since;
   std::vector<HeldLane> held;
   std::vector<ParkedEntry> parked;
@@ -58,6 +61,7 @@ struct PendingView {
   Sequence sequence = 0;
   std::size_t size = 0;
   Time since{};
+  bool alert = false;  ///< of the VM that the slot belongs to; no value of the slot
 };
 
 class Core {
@@ -66,6 +70,7 @@ class Core {
 
   /// Before the first step: an entry that recovery found.
   void recover(Owner owner, RecoveredEntry entry, Time now);
+  void recover(Owner owner, const RecoveredAlert& alert);
   /// Before the first step, after recover(): updates of these values were under way when the last process
   /// ended. `of_all`: nobody knows which, so every lane that comes into being within the doubt window is in
   /// doubt. Where an update ends with its process there is none.
@@ -82,8 +87,8 @@ class Core {
   std::vector<PendingView> pending() const;
   /// The journal owes answers for longer than Config::journal_stall.
   bool stalled() const { return shared_.stalled; }
-  Mode mode() const { return shared_.queue.mode(); }
-  std::size_t pending_entries() const { return shared_.queue.pending(); }
+  Mode mode() const;
+  std::size_t pending_entries() const { return shared_.queue.pending() + alerts_.pending(); }
   const Counters& counters() const { return shared_.counters; }
   /// The lane of this vTPM, as far as lanes know; linear in their number. `certain`: its socket is open and
   /// the vTPM was seen upstream since, so that no other can have taken its place. Otherwise entries were
@@ -115,6 +120,7 @@ class Core {
   template <class Function>
   void with_lane(Owner owner, Context& cx, Function function);
   void dispatch(Event& event, Context& cx);
+  bool discards_alerts(const Discard& event, Context& cx);
   void tick(Context& cx);
   void probed(const ProbeDone& event, Context& cx);
   void stop(Context& cx);
@@ -131,6 +137,7 @@ class Core {
   void run_backlog(Context& cx);
 
   Shared shared_;
+  Alerts alerts_;
   std::unordered_map<Owner, Node> lanes_;
   std::set<std::pair<Sequence, Owner>> line_;  ///< lanes that may deliver, oldest entry first
   std::set<std::pair<Time, Owner>> alarms_;

@@ -46,7 +46,9 @@ std::string walk(std::uint64_t seed, unsigned lanes, unsigned steps, unsigned fa
   config.commit_bytes = 8;   // so that lanes wait for room
   std::vector<Owner> owners;
   for (unsigned i = 0; i < lanes; ++i) owners.push_back(owner_number(static_cast<std::uint8_t>(i + 1)));
-  World world(config, owners, {Slot::permall, Slot::savestate, Slot::savestate});
+  // One of several is the UEFI variables of the first one's VM.
+  if (lanes > 1) owners.back() = {owners.front().vm, Device::uefi};
+  World world(config, owners, {Slot::permall, Slot::savestate, Slot::savestate, Slot::nvram});
   std::string history;
   if (std::getenv("GUARD_HISTORY") != nullptr)
     world.trace = [&](const Move& move) { print(world, owners, move); };

@@ -29,6 +29,7 @@ struct WriteArrived {
   Owner owner;
   Slot slot = Slot::permall;
   Value value;
+  UpdateFlag update = UpdateFlag::unspecified;  ///< of slot nvram
 };
 struct ReadArrived {
   RequestId request = 0;
@@ -76,6 +77,18 @@ struct ContentsGet {
   RequestId request = 0;
   Owner owner;
 };
+/// Answered by AnswerAlert.
+struct AlertArrived {
+  RequestId request = 0;
+  Owner owner;
+  std::int64_t priority = 0;
+  Value body;
+};
+struct AlertRaised {
+  Owner owner;
+  CallId call = 0;
+  Outcome outcome;
+};
 /// The operator gives entries up: pending, parked, retained ones of one slot or of all. Answered by Done.
 struct Discard {
   RequestId request = 0;
@@ -121,9 +134,9 @@ struct Kick {};
 /// An orderly stop has begun: no update is started any more, what is retained in memory goes to the journal.
 struct Stop {};
 
-using Event = std::variant<WriteArrived, ReadArrived, ContentsSet, ContentsGet, Discard, ForceDelivery,
-                           CommitDone, RemovalDone, ValueRead, DeliverDone, FetchDone, ProbeDone,
-                           SessionEnded, SignOfLife, SocketOpened, SocketClosed, Tick, Kick, Stop>;
+using Event = std::variant<WriteArrived, ReadArrived, ContentsSet, ContentsGet, AlertArrived, AlertRaised,
+                           Discard, ForceDelivery, CommitDone, RemovalDone, ValueRead, DeliverDone, FetchDone,
+                           ProbeDone, SessionEnded, SignOfLife, SocketOpened, SocketClosed, Tick, Kick, Stop>;
 
 // --- Actions ----------------------------------------------------------------------------------------------
 
@@ -135,6 +148,13 @@ struct AnswerWrite {
 struct AnswerRead {
   RequestId request = 0;
   ReadResult result;
+  /// Of slot nvram: the map that the value belongs to, as Contents::nvram_map. Empty too when the value is
+  /// pending and nobody can tell now what else there is.
+  NvramMap map;
+};
+struct AnswerAlert {
+  RequestId request = 0;
+  UefiOutcome outcome;
 };
 struct AnswerContents {
   RequestId request = 0;
@@ -158,6 +178,8 @@ struct Commit {
   /// All slots of the vTPM as one record (then `slot` is permall and `value` is empty).
   std::optional<std::array<Value, 3>> contents;
   bool over_anything = false;  ///< see core::Entry; travels with the record, or a restart would forget it
+  UpdateFlag update = UpdateFlag::unspecified;  ///< of slot nvram
+  bool alert = false;                           ///< an alert, with pack_alert() as its value
 };
 /// Ends the entries of the slot up to `up_to`; with `retained` the one that was delivered is kept (P13).
 struct Remove {
@@ -166,6 +188,7 @@ struct Remove {
   Sequence up_to = 0;
   Digest delivered;
   bool retained = false;
+  bool alert = false;  ///< ends the alert whose sequence is `up_to`, and nothing else
 };
 /// A value of an update under way.
 struct NotedValue {
@@ -197,6 +220,11 @@ struct Fetch {
   CallId call = 0;
   Owner owner;
 };
+struct RaiseAlert {
+  CallId call = 0;
+  Owner owner;
+  Alert alert;
+};
 struct Probe {};
 /// Something an operator cares about, for the log. No guest bytes.
 struct Report {
@@ -210,6 +238,8 @@ struct Report {
     went_back,        ///< retained values were delivered again; number = how many
     suspended,        ///< a retained value is not delivered again, because somebody else's stands there
     retention_lost,   ///< a retained value cannot be read back from the journal
+    alerts_full,      ///< an alert was refused, because number of them wait; once until there is room
+    alert_lost,       ///< the alert with sequence `number` cannot be read back from the journal
     journal_stalled,  ///< the journal has not answered for long; number = how long, ms
     doubt_long,       ///< number = how long an update has been unanswered, ms
     journal_trouble,  ///< a commit, removal or read failed; text = what; once until one succeeds
@@ -223,8 +253,8 @@ struct Report {
   std::uint64_t number = 0;
 };
 
-using Action = std::variant<AnswerWrite, AnswerRead, AnswerContents, Done, Commit, Remove, ReadBack, Note,
-                            Unnote, Deliver, Fetch, Probe, Report>;
+using Action = std::variant<AnswerWrite, AnswerRead, AnswerContents, AnswerAlert, RaiseAlert, Done, Commit,
+                            Remove, ReadBack, Note, Unnote, Deliver, Fetch, Probe, Report>;
 using Actions = std::vector<Action>;
 
 }  // namespace guard::core

@@ -39,7 +39,10 @@ void count_failure(Counters& counters, Kind kind) {
 
 // --- Writes -----------------------------------------------------------------------------------------------
 
-void Lane::write(Context& cx, RequestId request, Slot slot, Value value) {
+void Lane::write(Context& cx, WriteArrived& event) {
+  const RequestId request = event.request;
+  const Slot slot = event.slot;
+  Value value = std::move(event.value);
   std::vector<RequestId> writer{request};
   if (!value.empty() && !fits(cx, slot, value.size()))
     return answer(cx, writer, WriteStatus::too_large, false);
@@ -50,7 +53,9 @@ void Lane::write(Context& cx, RequestId request, Slot slot, Value value) {
   entry.size = value.size();
   entry.value = std::move(value);
   entry.since = cx.now;
+  entry.update = event.update;
   if (s.next) {
+    entry.update = inherited(s.next->entry.update, entry.update);
     // Superseded before anybody saw it: its clients are answered by the newer value.
     s.next->entry = std::move(entry);
     s.next->writers.push_back(request);
@@ -188,7 +193,8 @@ void Lane::send_direct(Context& cx) {
   for (std::size_t i = 0; i < slot_count; ++i) {
     if (!call_->sent[i]) continue;
     const Entry& entry = call_->sent[i]->entry;
-    delivery.writes.push_back(SlotWrite{slot_at(i), entry.sequence, *entry.value, entry.vtpm, {}, false});
+    delivery.writes.push_back(
+        SlotWrite{slot_at(i), entry.sequence, *entry.value, entry.vtpm, {}, false, entry.update});
   }
   if (merges(cx)) {
     delivery.base = known_->contents;
@@ -243,6 +249,7 @@ void Lane::deliver_done(Context& cx, const DeliverDone& event) {
       share_base(slots_[i], entry);
     }
   }
+  if (outcome.found) remember_rest(*outcome.found, outcome.epoch);
   if (outcome.kind == Kind::conflict && outcome.found) set_known(cx, *outcome.found, outcome.epoch);
   if (outcome.kind == Kind::delivered) {
     // What was written over anything has a base now.
@@ -358,6 +365,7 @@ void Lane::to_journal(Context& cx, Call& call) {
         contents_next_->writers.insert(contents_next_->writers.begin(), sent.writers.begin(),
                                        sent.writers.end());
       } else if (s.next) {
+        s.next->entry.update = inherited(sent.entry.update, s.next->entry.update);
         // Order of arrival: those of the older value were first.
         sent.writers.insert(sent.writers.end(), s.next->writers.begin(), s.next->writers.end());
         s.next->writers = std::move(sent.writers);
@@ -400,6 +408,7 @@ void Lane::end_doubt(Context& cx) {
 
 void Lane::socket_opened(Context& cx) {
   socket_open_ = true;
+  rest_epoch_ = 0;
   // What was learned without a socket may be of an earlier life of the VM, under another vTPM.
   drop_known(cx);
   vtpm_ = Uuid{};
@@ -590,7 +599,7 @@ void Lane::answer(Context& cx, std::vector<RequestId>& writers, WriteStatus stat
   writers.clear();
 }
 
-void Lane::answer(Context& cx, RequestId reader, ReadResult::Source source, Value value) {
+void Lane::answer(Context& cx, RequestId reader, ReadResult::Source source, Value value, NvramMap map) {
   Counters& counters = cx.shared.counters;
   switch (source) {
     case ReadResult::Source::pending:
@@ -606,7 +615,7 @@ void Lane::answer(Context& cx, RequestId reader, ReadResult::Source source, Valu
       ++counters.reads_unavailable;
       break;
   }
-  cx.out.push_back(AnswerRead{reader, ReadResult{source, std::move(value)}});
+  cx.out.push_back(AnswerRead{reader, ReadResult{source, std::move(value)}, std::move(map)});
 }
 
 void Lane::journal_trouble(Context& cx, bool trouble, const char* what) {

@@ -68,6 +68,7 @@ struct Entry {
   bool over_anything = false;  ///< from vtpm_set_contents, or on top of such a one: values are not compared
   bool handed_over = false;    ///< vtpm_get_contents told it: delivered only over what it is based on
   bool force = false;          ///< the operator said so
+  UpdateFlag update = UpdateFlag::unspecified;  ///< of slot nvram
 };
 
 /// A delivered value that is kept, because accepted by the upstream is not yet durable there (P13).
@@ -94,6 +95,7 @@ struct RecoveredEntry {
   bool suspect = false;
   bool retained = false;
   bool over_anything = false;  ///< as in Entry
+  UpdateFlag update = UpdateFlag::unspecified;
 };
 
 struct HeldView {
@@ -106,7 +108,7 @@ class Lane {
  public:
   explicit Lane(Owner owner) : owner_(owner) {}
 
-  void write(Context& cx, RequestId request, Slot slot, Value value);
+  void write(Context& cx, WriteArrived& event);
   void read(Context& cx, RequestId request, Slot slot);
   void set_contents(Context& cx, ContentsSet& event);
   void get_contents(Context& cx, RequestId request);
@@ -155,6 +157,8 @@ class Lane {
   /// It is the vTPM last seen, or that of an entry.
   bool remembers_vtpm(const Uuid& vtpm) const;
   bool has_pending() const;
+  /// Discard has something to end.
+  bool discards_something() const;
   std::optional<Time> oldest_since() const;
   bool updating() const { return call_.has_value(); }
   /// Something of it is on its way to or from the journal, or waits to be.
@@ -252,6 +256,7 @@ class Lane {
     bool overlapped = false;
     bool for_contents = false;
     std::vector<std::pair<RequestId, Slot>> readers;
+    std::vector<RequestId> rest_readers;  ///< of a pending value: only what stands around it is wanted
   };
   struct ContentsWrite {
     Sequence sequence = 0;
@@ -332,6 +337,7 @@ class Lane {
 
   // lane_reads.cpp
   void start_fetch(Context& cx, std::optional<std::pair<RequestId, Slot>> reader);
+  FetchCall* fetch_call(Context& cx);
   void answer_known_or_unavailable(Context& cx, RequestId request, Slot slot);
   void requeue_readers(Context& cx, std::vector<RequestId> readers, Slot slot);
   void stop_verifying(Context& cx);
@@ -339,6 +345,15 @@ class Lane {
   void confirm(Context& cx, const Contents& contents, const Call* update);
   void drop_known(Context& cx);
   bool known_valid(const Context& cx) const;
+
+  void read_now(Context& cx, RequestId request, Slot slot);
+
+  // lane_nvram.cpp
+  static UpdateFlag inherited(UpdateFlag older, UpdateFlag newer);
+  void inherit_pending(const SlotState& s, Entry& entry) const;
+  bool wants_rest(const Context& cx, Slot slot) const;
+  void remember_rest(const Contents& contents, Epoch epoch);
+  void answer_pending(Context& cx, RequestId reader, Value value);
 
   // lane_contents.cpp
   bool contents_may_go_direct(const Context& cx) const;
@@ -356,7 +371,8 @@ class Lane {
 
   void invariant(Context& cx, const char* what);
   static void answer(Context& cx, std::vector<RequestId>& writers, WriteStatus status, bool journaled);
-  static void answer(Context& cx, RequestId reader, ReadResult::Source source, Value value);
+  static void answer(Context& cx, RequestId reader, ReadResult::Source source, Value value,
+                     NvramMap map = {});
   static void journal_trouble(Context& cx, bool trouble, const char* what);
   static void journal_works(Context& cx, bool works);
   static bool may_save(Context& cx);
@@ -369,6 +385,9 @@ class Lane {
   /// What the upstream was last known to hold. Answers reads while the upstream is down; the slots that a
   /// doubtful update may change are pending, and pending values come first.
   std::optional<Known> known_;
+  /// What else stands in the NVRAM map, as last seen in session `rest_epoch_`; 0 = not known.
+  NvramMap rest_;
+  Epoch rest_epoch_ = 0;
   bool known_is_base_ = false;  ///< and updates may be merged into it: no doubt since (rule 4)
   std::vector<FetchCall> fetches_;
   std::uint64_t generation_ = 0;  ///< counts starts and ends of updates

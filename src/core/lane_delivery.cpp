@@ -82,7 +82,8 @@ void Lane::start_delivery(Context& cx) {
 
 /// The entry as the upstream gets it, with everything that is known to it.
 SlotWrite Lane::write_of(Slot slot, const Entry& entry) const {
-  SlotWrite write{slot, entry.sequence, entry.value.value_or(Value{}), entry.vtpm, {}, entry.force};
+  SlotWrite write{slot,        entry.sequence, entry.value.value_or(Value{}), entry.vtpm, {},
+                  entry.force, entry.update};
   write.known = at(slot).history.until(entry.known_end, limits::history_slot);
   write.known.insert(write.known.end(), entry.known.begin(), entry.known.end());
   if (entry.over_anything) write.known.clear();
@@ -91,6 +92,7 @@ SlotWrite Lane::write_of(Slot slot, const Entry& entry) const {
   // The same for a value that was delivered once: a newer one may stand there by now.
   const SlotState& s = at(slot);
   const bool again = s.retained && s.retained->entry.sequence == entry.sequence;
+  write.accepted_before = again || entry.epoch != 0;
   if (write.known.empty() && !entry.over_anything && (entry.suspect || entry.handed_over || again)) {
     write.known.push_back(entry.digest);
   }

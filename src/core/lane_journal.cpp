@@ -57,10 +57,11 @@ void Lane::start_commit(Context& cx, Slot slot) {
   s.committing = std::move(s.next);
   s.next.reset();
   Entry& entry = s.committing->entry;
+  inherit_pending(s, entry);
   // What was delivered has the base it was delivered over, and none that was found since.
   if (entry.known_end == 0 && entry.accepted_at == Time{}) prepare(cx, s, entry);
   cx.out.push_back(Commit{owner_, slot, entry.sequence, entry.vtpm, journaled_known(s, entry), *entry.value,
-                          std::nullopt, entry.over_anything});
+                          std::nullopt, entry.over_anything, entry.update});
 }
 
 void Lane::commit_done(Context& cx, const CommitDone& event) {
@@ -252,6 +253,7 @@ void Lane::recover(Context& cx, RecoveredEntry found) {
   entry.since = found.since;
   entry.suspect = found.suspect;
   entry.recovered = true;
+  entry.update = found.update;
   // Once it was delivered it has a base like any other.
   entry.over_anything = found.over_anything && !found.retained;
   cx.shared.sequence = std::max(cx.shared.sequence, entry.sequence);
@@ -346,7 +348,7 @@ void Lane::value_read(Context& cx, const ValueRead& read) {
   std::erase_if(s.back_readers, [&](const auto& reader) {
     if (reader.second != event.sequence) return false;
     if (event.value) {
-      answer(cx, reader.first, ReadResult::Source::pending, *event.value);
+      answer_pending(cx, reader.first, *event.value);
     } else if (lost) {
       answer(cx, reader.first, ReadResult::Source::none, {});
     } else if (entry) {

@@ -34,6 +34,12 @@ void Lane::discard(Context& cx, const Discard& event) {
   operations_.push_back(operation);
 }
 
+bool Lane::discards_something() const {
+  return std::any_of(slots_.begin(), slots_.end(), [](const SlotState& s) {
+    return s.durable || s.parked || (s.retained && s.retained->state != Retained::State::standing);
+  });
+}
+
 /// Tells operators whose entries are gone, durably, or that the journal refuses for now.
 void Lane::finish_operations(Context& cx, bool failed) {
   std::erase_if(operations_, [&](const Operation& operation) {

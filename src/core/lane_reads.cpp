@@ -22,18 +22,26 @@ void Lane::read(Context& cx, RequestId request, Slot slot) {
     verify_readers_.emplace_back(request, slot);
     return;
   }
+  if (wants_rest(cx, slot)) {
+    if (FetchCall* fetch = fetch_call(cx)) return fetch->rest_readers.push_back(request);
+  }
+  read_now(cx, request, slot);
+}
+
+void Lane::read_now(Context& cx, RequestId request, Slot slot) {
+  SlotState& s = at(slot);
   // What is pending comes first (rule 3), and after the end of a session what is retained counts as pending.
   const Entry* entry = s.durable ? &*s.durable : nullptr;
   if (!entry && s.committing) {
     if (s.committing->entry.sequence <= s.delivered) {  // written down for retention: accepted long ago
-      return answer(cx, request, ReadResult::Source::pending, *s.committing->entry.value);
+      return answer_pending(cx, request, *s.committing->entry.value);
     }
     if (cx.shared.stalled) return answer(cx, request, ReadResult::Source::none, {});
     return s.commit_readers.push_back(request);
   }
   if (!entry && s.uncompared()) entry = &s.retained->entry;
   if (entry) {
-    if (entry->value) return answer(cx, request, ReadResult::Source::pending, *entry->value);
+    if (entry->value) return answer_pending(cx, request, *entry->value);
     if (cx.shared.stalled) return answer(cx, request, ReadResult::Source::none, {});
     s.back_readers.emplace_back(request, entry->sequence);
     cx.out.push_back(ReadBack{owner_, slot, entry->sequence});
@@ -55,25 +63,28 @@ void Lane::stop_verifying(Context& cx) {
 }
 
 void Lane::start_fetch(Context& cx, std::optional<std::pair<RequestId, Slot>> reader) {
+  if (FetchCall* fetch = fetch_call(cx)) {
+    if (reader) fetch->readers.push_back(*reader);
+    if (!reader) fetch->for_contents = true;
+  } else if (reader) {
+    answer_known_or_unavailable(cx, reader->first, reader->second);
+  }
+}
+
+/// A read that began after everything that happened so far; nullptr: too many are under way.
+Lane::FetchCall* Lane::fetch_call(Context& cx) {
   for (FetchCall& fetch : fetches_) {
-    if (fetch.generation != generation_) continue;
-    if (reader) fetch.readers.push_back(*reader);
-    if (!reader) fetch.for_contents = true;
-    return;
+    if (fetch.generation == generation_) return &fetch;
   }
-  if (fetches_.size() >= max_fetches) {
-    if (reader) answer_known_or_unavailable(cx, reader->first, reader->second);
-    return;
-  }
+  if (fetches_.size() >= max_fetches) return nullptr;
   FetchCall fetch;
   fetch.id = ++cx.shared.call;
   fetch.started = cx.now;
   fetch.generation = generation_;
   fetch.overlapped = call_.has_value() || doubt_.has_value();
-  fetch.for_contents = !reader;
-  if (reader) fetch.readers.push_back(*reader);
   cx.out.push_back(Fetch{fetch.id, owner_});
   fetches_.push_back(std::move(fetch));
+  return &fetches_.back();
 }
 
 void Lane::fetch_done(Context& cx, const FetchDone& event) {
@@ -86,6 +97,7 @@ void Lane::fetch_done(Context& cx, const FetchDone& event) {
   if (fetched.upstream_suspect) cx.shared.health.suspect(fetched.reason, cx.now, cx.shared.random, cx.out);
   if (fetched.kind == Kind::lane) note_failure(cx, Kind::lane, fetched.reason);
   const bool good = fetched.kind == Kind::delivered;
+  if (good) remember_rest(fetched.contents, fetched.epoch);
   if (good && fetched.epoch != 0 &&
       (cx.shared.alive.epoch != fetched.epoch || cx.shared.alive.at < fetch.started)) {
     cx.shared.alive = {fetched.epoch, fetch.started};
@@ -101,16 +113,20 @@ void Lane::fetch_done(Context& cx, const FetchDone& event) {
     if (at(slot).durable || at(slot).committing || at(slot).uncompared())
       read(cx, request, slot);
     else if (good)
-      answer(cx, request, ReadResult::Source::upstream, fetched.contents[slot]);
+      answer(cx, request, ReadResult::Source::upstream, fetched.contents[slot], fetched.contents.nvram_map);
     else
       answer_known_or_unavailable(cx, request, slot);
   }
+  // The value that was pending may stand upstream by now, and this read may have begun before it did.
+  for (const RequestId request : fetch.rest_readers) read_now(cx, request, Slot::nvram);
   serve_contents_readers(
       cx, good && fetch.for_contents && fetch.generation == generation_ ? &fetched.contents : nullptr);
 }
 
 void Lane::answer_known_or_unavailable(Context& cx, RequestId request, Slot slot) {
-  if (known_valid(cx)) return answer(cx, request, ReadResult::Source::known, known_->contents[slot]);
+  if (known_valid(cx)) {
+    return answer(cx, request, ReadResult::Source::known, known_->contents[slot], known_->contents.nvram_map);
+  }
   answer(cx, request, ReadResult::Source::none, {});
 }
 
@@ -124,6 +140,7 @@ void Lane::set_known(Context& cx, const Contents& contents, Epoch epoch) {
   if (epoch == 0 || epoch <= cx.shared.ended_epoch || doubt_ || !socket_open_) return;
   Known known{contents, epoch, 0};
   for (const Value& value : contents.slots) known.bytes += value.size();
+  for (const auto& [name, value] : contents.nvram_map) known.bytes += name.size() + value.size();
   if (cx.shared.known_bytes + known.bytes > cx.shared.config.known_bytes) return;
   cx.shared.known_bytes += known.bytes;
   known_ = std::move(known);

@@ -25,7 +25,8 @@ struct Config {
   Time retain = limits::retain;                ///< zero: nothing is retained
   Time journal_stall = limits::journal_stall;  ///< zero: it is never called stalled
   UpstreamLimits upstream;
-  std::uint64_t seed = 1;  ///< of the jitter
+  bool takes_alerts = false;  ///< the upstream does
+  std::uint64_t seed = 1;     ///< of the jitter
 };
 
 /// Counts since start; for status, metrics and benchmarks.
@@ -49,6 +50,8 @@ struct Counters {
   std::uint64_t redelivered = 0;  ///< retained values that had to be delivered again
   std::uint64_t parked = 0;       ///< entries set aside in conflicts
   std::uint64_t discarded = 0;    ///< entries given up by an operator
+  std::uint64_t alerts_accepted = 0;
+  std::uint64_t alerts_delivered = 0;
   std::uint64_t commits = 0;
   std::uint64_t removals = 0;
   std::uint64_t invariants = 0;  ///< our own bugs, survived; anything but 0 is worth a report

@@ -58,8 +58,27 @@ JsonObject counters_json(const core::Counters& c) {
                     {"bugs", c.invariants}};
 }
 
-/// Whose lane an operator means; this version serves vTPMs, so without a slot it is the vTPM's.
-Owner owner_of(Uuid vm, std::optional<Slot> slot) { return {vm, slot ? device_of(*slot) : Device::vtpm}; }
+/// What an operator asks of a VM: of the device of one slot, or of both. `ask` asks one and calls its
+/// argument.
+void ask_devices(Uuid vm, std::optional<Slot> slot,
+                 const std::function<void(Owner, engine::Engine::OperatorDone)>& ask,
+                 engine::Engine::OperatorDone done) {
+  if (slot) return ask({vm, device_of(*slot)}, std::move(done));
+  ask({vm, Device::vtpm}, [vm, ask, done = std::move(done)](Result<std::size_t> first) {
+    ask({vm, Device::uefi}, [first = std::move(first), done](Result<std::size_t> second) {
+      // Where one has nothing the other decides.
+      if (!second && second.error().code == Errc::not_found) return done(first);
+      if (!first && first.error().code != Errc::not_found) return done(first);
+      if (first && second) *second += *first;
+      done(std::move(second));
+    });
+  });
+}
+
+/// An alert belongs to no slot.
+std::string_view what_of(const core::PendingView& entry) {
+  return entry.alert ? "alert" : guard::name_of(entry.slot);
+}
 
 engine::Engine::OperatorDone counted(control::Operations::Done done) {
   return [done = std::move(done)](Result<std::size_t> entries) {
@@ -135,7 +154,7 @@ JsonArray DaemonOperations::held_json(const core::Snapshot& view) const {
       listed = true;
     };
     for (const auto& entry : pending) {
-      if (entry.owner == lane.owner) add(guard::name_of(entry.slot));
+      if (entry.owner == lane.owner && entry.alert == lane.alerts) add(what_of(entry));
     }
     if (!listed) add(Json());
   }
@@ -206,10 +225,11 @@ void DaemonOperations::pending(Done done) {
   const core::Snapshot view = engine_.snapshot();
   JsonArray entries;
   for (const auto& entry : engine_.pending()) {
-    const auto held = std::find_if(view.held.begin(), view.held.end(),
-                                   [&](const auto& lane) { return lane.owner == entry.owner; });
+    const auto held = std::find_if(view.held.begin(), view.held.end(), [&](const auto& lane) {
+      return lane.owner == entry.owner && lane.alerts == entry.alert;
+    });
     JsonObject item{{"vm", entry.owner.vm.str()},
-                    {"slot", guard::name_of(entry.slot)},
+                    {"slot", what_of(entry)},
                     {"sequence", entry.sequence},
                     {"bytes", std::uint64_t{entry.size}},
                     {"age_seconds", seconds_between(entry.since, engine_.now())},
@@ -240,11 +260,17 @@ void DaemonOperations::drain(std::chrono::milliseconds timeout, Done done) {
 }
 
 void DaemonOperations::discard(Uuid vm, std::optional<Slot> slot, Done done) {
-  engine_.discard(owner_of(vm, slot), slot, counted(std::move(done)));
+  auto ask = [this, slot](Owner owner, engine::Engine::OperatorDone answered) {
+    engine_.discard(owner, slot, std::move(answered));
+  };
+  ask_devices(vm, slot, ask, counted(std::move(done)));
 }
 
 void DaemonOperations::deliver_by_force(Uuid vm, std::optional<Slot> slot, Done done) {
-  engine_.deliver_by_force(owner_of(vm, slot), slot, counted(std::move(done)));
+  auto ask = [this, slot](Owner owner, engine::Engine::OperatorDone answered) {
+    engine_.deliver_by_force(owner, slot, std::move(answered));
+  };
+  ask_devices(vm, slot, ask, counted(std::move(done)));
 }
 
 std::string DaemonOperations::metrics() const {

@@ -11,8 +11,9 @@ namespace guard::engine {
 
 namespace {
 
-core::Config with_limits(core::Config config, const Upstream& upstream) {
+core::Config with_limits(core::Config config, Upstream& upstream) {
   config.upstream = upstream.limits();
+  config.takes_alerts = upstream.uefi() != nullptr;
   return config;
 }
 
@@ -31,24 +32,75 @@ std::optional<typename Map::mapped_type> take(Map& map, core::RequestId request)
 class Engine::Access final : public LaneAccess {
  public:
   Access(std::shared_ptr<Engine*> engine, Owner owner) : engine_(std::move(engine)), owner_(owner) {
-    if ((*engine_)->open_[owner_]++ == 0) (*engine_)->feed(core::SocketOpened{owner_});
+    (*engine_)->opened(owner_);
   }
   ~Access() override {
-    Engine* engine = *engine_;
-    if (engine == nullptr || --engine->open_[owner_] > 0) return;
-    engine->open_.erase(owner_);
-    engine->feed(core::SocketClosed{owner_});
+    if (*engine_ != nullptr) (*engine_)->closed(owner_);
   }
   void write(Slot slot, Value value, std::function<void(WriteStatus)> done) override {
     if (device_of(slot) != owner_.device) return done(WriteStatus::unavailable);
-    (*engine_)->write(owner_, slot, std::move(value), std::move(done));
+    (*engine_)->write(owner_, slot, std::move(value), UpdateFlag::unspecified, std::move(done));
   }
   void read(Slot slot, std::function<void(ReadResult)> done) override {
     if (device_of(slot) != owner_.device) return done(ReadResult{});
-    (*engine_)->read(owner_, slot, std::move(done));
+    (*engine_)->read(owner_, slot,
+                     [done = std::move(done)](core::AnswerRead answer) { done(std::move(answer.result)); });
   }
 
  private:
+  std::shared_ptr<Engine*> engine_;
+  Owner owner_;
+};
+
+/// The same for UEFI variables.
+class Engine::Uefi final : public UefiAccess {
+ public:
+  Uefi(std::shared_ptr<Engine*> engine, Uuid vm) : engine_(std::move(engine)), owner_{vm, Device::uefi} {
+    (*engine_)->opened(owner_);
+  }
+  ~Uefi() override {
+    if (*engine_ != nullptr) (*engine_)->closed(owner_);
+  }
+  void get_nvram(std::function<void(NvramResult)> done) override {
+    (*engine_)->read(owner_, Slot::nvram,
+                     [engine = engine_, owner = owner_, done = std::move(done)](core::AnswerRead answer) {
+                       done(nvram_of(**engine, owner, std::move(answer)));
+                     });
+  }
+  void set_nvram(Value value, UpdateFlag update, std::function<void(UefiOutcome)> done) override {
+    auto answered = [engine = engine_, owner = owner_, done = std::move(done)](WriteStatus status) {
+      if (status == WriteStatus::accepted) return done({UefiOutcome::Kind::done, {}});
+      if (status == WriteStatus::too_large) {
+        return done({UefiOutcome::Kind::refused, "the variables are more than the upstream takes"});
+      }
+      done((*engine)->uefi_failure(owner));
+    };
+    (*engine_)->write(owner_, Slot::nvram, std::move(value), update, std::move(answered));
+  }
+  void get_secureboot_state(std::function<void(SecurebootResult)> done) override {
+    (*engine_)->certificates_state(owner_.vm, std::move(done));
+  }
+  void alert(std::int64_t priority, Value body, std::function<void(UefiOutcome)> done) override {
+    (*engine_)->alert(owner_, priority, std::move(body), std::move(done));
+  }
+
+ private:
+  /// The whole map, with the value in its place; at the end where the upstream has no such entry yet.
+  static NvramResult nvram_of(const Engine& engine, Owner owner, core::AnswerRead answer) {
+    if (answer.result.source == ReadResult::Source::none) return {engine.uefi_failure(owner), {}};
+    NvramResult result{{UefiOutcome::Kind::done, {}}, std::move(answer.map)};
+    bool placed = false;
+    for (auto& [name, value] : result.entries) {
+      if (name != efi_variables) continue;
+      value = answer.result.value;
+      placed = true;
+    }
+    if (!placed && !answer.result.value.empty()) {
+      result.entries.emplace_back(efi_variables, std::move(answer.result.value));
+    }
+    return result;
+  }
+
   std::shared_ptr<Engine*> engine_;
   Owner owner_;
 };
@@ -87,6 +139,10 @@ void Engine::recover(const journal::Recovery& recovery, bool first_start) {
   const Time now = host_.now();
   const std::int64_t wall_ms = host_.wall_ms();
   for (const journal::LiveEntry& found : recovery.live) {
+    if (const auto alert = to_recovered_alert(found, now, wall_ms)) {
+      core_.recover(found.owner, *alert);
+      continue;
+    }
     std::optional<core::RecoveredEntry> entry = to_recovered(found, now, wall_ms);
     if (entry) {
       core_.recover(found.owner, std::move(*entry), now);
@@ -120,6 +176,18 @@ void Engine::recover_doubt(bool first_start) {
 
 std::unique_ptr<LaneAccess> Engine::open_lane(Owner owner) { return std::make_unique<Access>(self_, owner); }
 
+std::unique_ptr<UefiAccess> Engine::open_uefi(Uuid vm) { return std::make_unique<Uefi>(self_, vm); }
+
+void Engine::opened(Owner owner) {
+  if (open_[owner]++ == 0) feed(core::SocketOpened{owner});
+}
+
+void Engine::closed(Owner owner) {
+  if (--open_[owner] > 0) return;
+  open_.erase(owner);
+  feed(core::SocketClosed{owner});
+}
+
 std::optional<journal::Stats> Engine::journal_stats() const {
   if (!journal_) return std::nullopt;
   return journal_->stats();
@@ -127,18 +195,49 @@ std::optional<journal::Stats> Engine::journal_stats() const {
 
 // --- Requests ---------------------------------------------------------------------------------------------
 
-void Engine::write(Owner owner, Slot slot, Value value, WriteDone done) {
+void Engine::write(Owner owner, Slot slot, Value value, UpdateFlag update, WriteDone done) {
   if (!journal_) return done(WriteStatus::unavailable);
   const core::RequestId request = ++last_request_;
   writes_.emplace(request, std::move(done));
-  feed(core::WriteArrived{request, owner, slot, std::move(value)});
+  feed(core::WriteArrived{request, owner, slot, std::move(value), update});
 }
 
 void Engine::read(Owner owner, Slot slot, ReadDone done) {
-  if (!journal_) return done(ReadResult{});
+  if (!journal_) return done(core::AnswerRead{});
   const core::RequestId request = ++last_request_;
   reads_.emplace(request, std::move(done));
   feed(core::ReadArrived{request, owner, slot});
+}
+
+void Engine::alert(Owner owner, std::int64_t priority, Value body, AlertDone done) {
+  if (!journal_) return done({UefiOutcome::Kind::unavailable, journal_unread().message});
+  const core::RequestId request = ++last_request_;
+  alerts_.emplace(request, std::move(done));
+  feed(core::AlertArrived{request, owner, priority, std::move(body)});
+}
+
+/// Straight to the upstream: nothing of it is kept here.
+void Engine::certificates_state(Uuid vm, std::function<void(SecurebootResult)> done) {
+  UefiUpstream* uefi = upstream_.uefi();
+  if (uefi == nullptr) return done({{UefiOutcome::Kind::refused, "nobody knows of certificates here"}, {}});
+  if (!core_.upstream_worth_trying()) return done({uefi_failure({vm, Device::uefi}), {}});
+  uefi->certificates_state(vm, [done = std::move(done)](CertificatesState state) {
+    using Kind = UefiOutcome::Kind;
+    if (state.kind == Outcome::Kind::delivered) return done({{Kind::done, {}}, std::move(state.state)});
+    const Kind kind = state.kind == Outcome::Kind::transient ? Kind::unavailable : Kind::refused;
+    done({{kind, std::move(state.reason)}, {}});
+  });
+}
+
+/// Why a read or write of variables was not answered.
+UefiOutcome Engine::uefi_failure(Owner owner) const {
+  using Kind = UefiOutcome::Kind;
+  if (!journal_) return {Kind::unavailable, journal_unread().message};
+  const core::Lane* lane = core_.lane(owner);
+  const auto held = lane != nullptr ? lane->held() : std::nullopt;
+  if (held && held->permanent) return {Kind::refused, held->reason};
+  if (!core_.upstream_worth_trying()) return {Kind::unavailable, "the upstream does not answer"};
+  return {Kind::unavailable, held ? held->reason : "neither the upstream nor the journal can be used now"};
 }
 
 void Engine::set_contents(Owner owner, std::array<Value, 3> values, Uuid vtpm, SetDone done) {
@@ -263,7 +362,7 @@ void Engine::act(core::AnswerWrite& action) {
 }
 
 void Engine::act(core::AnswerRead& action) {
-  if (auto done = take(reads_, action.request)) (*done)(std::move(action.result));
+  if (auto done = take(reads_, action.request)) (*done)(std::move(action));
 }
 
 void Engine::act(core::AnswerContents& action) {
@@ -272,6 +371,18 @@ void Engine::act(core::AnswerContents& action) {
   if (!get) return;
   if (action.status != WriteStatus::accepted) return (*get)(std::nullopt);
   (*get)(std::move(action.contents));
+}
+
+void Engine::act(core::AnswerAlert& action) {
+  if (auto done = take(alerts_, action.request)) (*done)(std::move(action.outcome));
+}
+
+void Engine::act(core::RaiseAlert& action) {
+  upstream_.uefi()->raise(std::move(action.alert),
+                          [self = self_, owner = action.owner, call = action.call](Outcome outcome) {
+                            if (*self != nullptr)
+                              (*self)->feed(core::AlertRaised{owner, call, std::move(outcome)});
+                          });
 }
 
 void Engine::act(core::Done& action) {

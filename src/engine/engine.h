@@ -55,6 +55,9 @@ class Engine final : public UpstreamEvents {
   /// for one owner. Must not outlive the engine; callbacks not yet invoked when it ends are dropped.
   std::unique_ptr<LaneAccess> open_lane(Owner owner);
 
+  /// The same for the UEFI variables of a VM, and for what else their device may ask.
+  std::unique_ptr<UefiAccess> open_uefi(Uuid vm);
+
   /// Forgets back-offs, then calls `done(true)` once nothing is pending, or `done(false)` at `deadline`.
   void drain(Time deadline, std::function<void(bool)> done);
   /// An orderly stop: no update is started any more, what is retained in memory alone goes to the journal.
@@ -97,19 +100,26 @@ class Engine final : public UpstreamEvents {
 
  private:
   class Access;
+  class Uefi;
   struct Waiter {
     Time deadline{};
     bool for_rest = false;
     std::function<void(bool)> done;
   };
   using WriteDone = std::function<void(WriteStatus)>;
-  using ReadDone = std::function<void(ReadResult)>;
+  using ReadDone = std::function<void(core::AnswerRead)>;
+  using AlertDone = std::function<void(UefiOutcome)>;
 
   void recover(const journal::Recovery& recovery, bool first_start);
   void recover_doubt(bool first_start);
   void add_waiter(Waiter waiter);
-  void write(Owner owner, Slot slot, Value value, WriteDone done);
+  void opened(Owner owner);
+  void closed(Owner owner);
+  void write(Owner owner, Slot slot, Value value, UpdateFlag update, WriteDone done);
   void read(Owner owner, Slot slot, ReadDone done);
+  void alert(Owner owner, std::int64_t priority, Value body, AlertDone done);
+  void certificates_state(Uuid vm, std::function<void(SecurebootResult)> done);
+  UefiOutcome uefi_failure(Owner owner) const;
   void feed(core::Event event);
   void carry_out(core::Actions& actions);
   void completed(std::vector<journal::Completion> completions);
@@ -119,6 +129,8 @@ class Engine final : public UpstreamEvents {
   void act(core::AnswerWrite& action);
   void act(core::AnswerRead& action);
   void act(core::AnswerContents& action);
+  void act(core::AnswerAlert& action);
+  void act(core::RaiseAlert& action);
   void act(core::Done& action);
   void act(core::Commit& action);
   void act(core::Remove& action);
@@ -139,6 +151,7 @@ class Engine final : public UpstreamEvents {
   std::shared_ptr<Engine*> self_;  ///< what callbacks hold: null once the engine is gone
   std::unordered_map<core::RequestId, WriteDone> writes_;
   std::unordered_map<core::RequestId, ReadDone> reads_;
+  std::unordered_map<core::RequestId, AlertDone> alerts_;
   std::unordered_map<core::RequestId, SetDone> sets_;
   std::unordered_map<core::RequestId, GetDone> gets_;
   std::unordered_map<core::RequestId, OperatorDone> operations_;

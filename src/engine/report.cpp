@@ -35,6 +35,10 @@ void log_report(Logger& log, const core::Report& report) {
     case What::retention_lost:
       return log.log(LogLevel::error, "retained_value_lost",
                      {{"vm", vm}, {"device", device}, {"reason", report.text}});
+    case What::alerts_full:
+      return log.log(LogLevel::warning, "alert_refused", {{"vm", vm}, {"waiting", report.number}});
+    case What::alert_lost:
+      return log.log(LogLevel::error, "alert_lost", {{"vm", vm}, {"sequence", report.number}});
     case What::journal_stalled:
       return log.log(LogLevel::error, "journal_stalled", {{"unanswered_ms", report.number}});
     case What::doubt_long:

@@ -10,6 +10,13 @@ namespace {
 
 /// Of journal::Entry::flags: the entry is delivered whatever stands upstream.
 constexpr std::uint8_t over_anything = 0x80;
+/// And the bits of the update flag of UEFI variables.
+constexpr std::uint8_t update_bits = 0x03;
+
+Time since(const journal::LiveEntry& found, Time now, std::int64_t wall_ms) {
+  const std::int64_t age_ms = std::clamp<std::int64_t>(wall_ms - found.wall_ms, 0, std::int64_t{1} << 40);
+  return now - std::chrono::milliseconds(age_ms);
+}
 
 core::CommitDone::Result result_of(const Result<>& result) {
   if (result) return core::CommitDone::Result::durable;
@@ -34,7 +41,9 @@ journal::Request to_request(core::Commit action, std::int64_t wall_ms) {
   entry.vtpm = action.vtpm;
   entry.known = std::move(action.known);
   entry.wall_ms = wall_ms;
+  entry.flags = static_cast<std::uint8_t>(action.update);
   if (action.over_anything) entry.flags |= over_anything;
+  if (action.alert) entry.type = journal::RecordType::alert;
   if (action.contents) {
     entry.type = journal::RecordType::contents;
     entry.value = journal::pack_contents(*action.contents);
@@ -45,7 +54,8 @@ journal::Request to_request(core::Commit action, std::int64_t wall_ms) {
 }
 
 journal::Request to_request(const core::Remove& action) {
-  return journal::Removal{action.owner, action.slot, action.up_to, action.delivered, action.retained};
+  return journal::Removal{action.owner,     action.slot,     action.up_to,
+                          action.delivered, action.retained, action.alert};
 }
 
 journal::Request to_request(const core::ReadBack& action) {
@@ -68,9 +78,11 @@ core::Event to_event(journal::Completion done) {
 
 std::optional<core::RecoveredEntry> to_recovered(const journal::LiveEntry& found, Time now,
                                                  std::int64_t wall_ms) {
-  const bool known_type =
-      found.type == journal::RecordType::write || found.type == journal::RecordType::contents;
-  if (!known_type || found.owner.device != Device::vtpm || device_of(found.slot) != Device::vtpm) {
+  using journal::RecordType;
+  const bool contents = found.type == RecordType::contents && found.owner.device == Device::vtpm;
+  const bool known_flags = (found.flags & ~over_anything & 0xff) <= static_cast<int>(UpdateFlag::no);
+  if ((found.type != RecordType::write && !contents) || device_of(found.slot) != found.owner.device ||
+      !known_flags) {
     return std::nullopt;
   }
   core::RecoveredEntry entry;
@@ -83,9 +95,15 @@ std::optional<core::RecoveredEntry> to_recovered(const journal::LiveEntry& found
   entry.suspect = found.suspect;
   entry.retained = found.retained;
   entry.over_anything = (found.flags & over_anything) != 0;
-  const std::int64_t age_ms = std::clamp<std::int64_t>(wall_ms - found.wall_ms, 0, std::int64_t{1} << 40);
-  entry.since = now - std::chrono::milliseconds(age_ms);
+  entry.update = static_cast<UpdateFlag>(found.flags & update_bits);
+  entry.since = since(found, now, wall_ms);
   return entry;
+}
+
+std::optional<core::RecoveredAlert> to_recovered_alert(const journal::LiveEntry& found, Time now,
+                                                       std::int64_t wall_ms) {
+  if (found.type != journal::RecordType::alert || found.owner.device != Device::uefi) return std::nullopt;
+  return core::RecoveredAlert{found.sequence, found.size, since(found, now, wall_ms)};
 }
 
 }  // namespace guard::engine

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "core/alerts.h"
 #include "core/events.h"
 #include "core/lane.h"
 #include "guard/env.h"
@@ -24,5 +25,9 @@ core::Event to_event(journal::Completion done);
 /// the journal untouched. `wall_ms` is the wall clock at `now`.
 std::optional<core::RecoveredEntry> to_recovered(const journal::LiveEntry& found, Time now,
                                                  std::int64_t wall_ms);
+
+/// The same for alerts; nullopt for any other entry.
+std::optional<core::RecoveredAlert> to_recovered_alert(const journal::LiveEntry& found, Time now,
+                                                       std::int64_t wall_ms);
 
 }  // namespace guard::engine

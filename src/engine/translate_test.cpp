@@ -59,8 +59,28 @@ TEST(Translate, AFullJournalIsCertainAndEveryOtherFailureIsNot) {
 
 TEST(Translate, WhatThisVersionCannotDeliverIsLeftAlone) {
   journal::LiveEntry live;
-  live.type = journal::RecordType::alert;
+  live.type = journal::RecordType::contents;
+  live.owner.device = Device::uefi;
+  live.slot = Slot::nvram;
   EXPECT_FALSE(to_recovered(live, Time{}, 0));
+  live.type = journal::RecordType::write;
+  live.flags = 3;
+  EXPECT_FALSE(to_recovered(live, Time{}, 0)) << "a flag nobody knows";
+  live.flags = 2;
+  EXPECT_EQ(to_recovered(live, Time{}, 0)->update, UpdateFlag::no);
+}
+
+TEST(Translate, AnAlertIsRecoveredAsAnAlert) {
+  core::Commit commit;
+  commit.owner.device = Device::uefi;
+  commit.slot = Slot::nvram;
+  commit.sequence = 5;
+  commit.alert = true;
+  const auto entry = std::get<journal::Entry>(to_request(commit, 1000));
+  EXPECT_FALSE(to_recovered(found_after(entry), Time{minutes(1)}, 1000));
+  const auto alert = to_recovered_alert(found_after(entry), Time{minutes(1)}, 1000);
+  ASSERT_TRUE(alert);
+  EXPECT_EQ(alert->sequence, 5u);
 }
 
 }  // namespace

@@ -75,6 +75,8 @@ class World {
   void act(core::AnswerWrite& action);
   void act(core::AnswerRead& action);
   void act(core::AnswerContents& action);
+  void act(core::AnswerAlert&) { ledger_.fail("an alert was answered, and none was sent"); }
+  void act(core::RaiseAlert&) { ledger_.fail("an alert was raised, and none was sent"); }
   void act(core::Done& action);
   void act(core::Commit& action);
   void act(core::Remove& action);
