@@ -83,7 +83,9 @@ class Embedded final : public EmbeddedUpstream, public UefiUpstream {
     thread_.join();
   }
 
-  UpstreamLimits limits() const override { return {limits::embedded_vtpm, limits::embedded_nvram, true, true}; }
+  UpstreamLimits limits() const override {
+    return {limits::embedded_vtpm, limits::embedded_nvram, true, true};
+  }
   void set_events(UpstreamEvents* events) override { events_ = events; }
   Result<> supports(Device) const override { return {}; }
   UefiUpstream* uefi() override { return this; }
