@@ -259,10 +259,11 @@ void World::act(core::Probe&) {
 }
 
 void World::act(core::Report& action) {
-  static constexpr std::array<const char*, 15> words{
-      "upstream down", "upstream up",     "held",         "released",       "parked",
-      "elsewhere",     "went back",       "suspended",    "retention lost", "journal stalled",
-      "doubt long",    "journal trouble", "journal well", "mode",           "invariant"};
+  static constexpr std::array<const char*, 17> words{
+      "upstream down", "upstream up",     "held",           "released",    "parked",     "elsewhere",
+      "went back",     "suspended",       "retention lost", "alerts full", "alert lost", "journal stalled",
+      "doubt long",    "journal trouble", "journal well",   "mode",        "invariant"};
+  static_assert(words.size() == static_cast<std::size_t>(core::Report::What::invariant) + 1);
   say([&] {
     return std::string("  report ") + words[static_cast<std::size_t>(action.what)] +
            (action.owner ? " VM " + std::to_string(vm_of(*action.owner)) : "") + " " + action.text;
