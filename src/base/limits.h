@@ -59,7 +59,9 @@ inline constexpr std::size_t xapi_envelope_uefi = 512;
 /// Option varstored-patience: how long requests of a socket wait for an answer in all, counted from the first
 /// one that waits. xenopsd gives a starting varstored 30 s.
 inline constexpr seconds varstored_patience{20};
-/// From when on requests may wait again: safely more than the start of a varstored takes.
+/// The longest it may be: all that time a guest's processor waits for its SetVariable.
+inline constexpr minutes varstored_patience_max{10};
+/// From when on requests may wait again: safely more than the start of a varstored takes, and than the patience.
 inline constexpr seconds varstored_patience_renewed{60};
 /// A request without an answer for this long counts as one that waits: with xapi away a write takes
 /// direct_timeout and a commit.

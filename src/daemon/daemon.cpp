@@ -15,6 +15,7 @@
 #include "daemon/state_dir.h"
 #include "daemon/worker.h"
 #include "device/swtpm_rest.h"
+#include "device/varstored_rpc.h"
 #include "engine/engine.h"
 #include "net/http_server.h"
 #include "net/loop.h"
@@ -48,8 +49,12 @@ class DeviceSocket final : public control::SocketHandle {
   net::Server& server() { return *server_; }
 
  private:
+  void serve_vtpm(const control::SocketEntry& entry, int listening_fd);
+  void serve_variables(const control::SocketEntry& entry, int listening_fd);
+
   Daemon& daemon_;
-  std::unique_ptr<LaneAccess> lane_;
+  std::unique_ptr<LaneAccess> lane_;       ///< of a vTPM
+  std::unique_ptr<UefiAccess> variables_;  ///< of UEFI variables
   std::unique_ptr<net::Server> server_;
 };
 
@@ -85,6 +90,7 @@ class Daemon {
   StateDir state_dir_;
   Maintenance maintenance_;
   device::SwtpmStats device_stats_;
+  device::VarstoredStats varstored_stats_;
   std::vector<DeviceSocket*> device_sockets_;
   std::unique_ptr<upstream::ManagedUpstream> upstream_;
   std::unique_ptr<engine::CallNotes> notes_;  ///< until the engine has it
@@ -101,13 +107,35 @@ class Daemon {
 };
 
 DeviceSocket::DeviceSocket(Daemon& daemon, const control::SocketEntry& entry, int listening_fd)
-    : daemon_(daemon), lane_(daemon.engine_->open_lane(Owner{entry.vm, entry.device})) {
-  net::ServerLimits limits;
-  limits.max_body = daemon.options_.max_body;
-  server_ = std::make_unique<net::Server>(
-      daemon.loop_, listening_fd, limits, device::swtpm_too_large(),
-      device::make_swtpm_handler(*lane_, daemon.device_stats_, daemon.log_), daemon.log_, entry.path);
+    : daemon_(daemon) {
+  if (entry.device == Device::vtpm) {
+    serve_vtpm(entry, listening_fd);
+  } else {
+    serve_variables(entry, listening_fd);
+  }
   daemon.device_sockets_.push_back(this);
+}
+
+void DeviceSocket::serve_vtpm(const control::SocketEntry& entry, int listening_fd) {
+  lane_ = daemon_.engine_->open_lane(Owner{entry.vm, Device::vtpm});
+  net::ServerLimits limits;
+  limits.max_body = daemon_.options_.max_body;
+  server_ = std::make_unique<net::Server>(
+      daemon_.loop_, listening_fd, limits, device::swtpm_too_large(),
+      device::make_swtpm_handler(*lane_, daemon_.device_stats_, daemon_.log_), daemon_.log_, entry.path);
+}
+
+void DeviceSocket::serve_variables(const control::SocketEntry& entry, int listening_fd) {
+  variables_ = daemon_.engine_->open_uefi(entry.vm);
+  device::VarstoredOptions options;
+  options.vm = entry.vm;
+  options.patience = daemon_.options_.varstored_patience;
+  options.renewed = std::max<std::chrono::milliseconds>(options.renewed, 3 * options.patience);
+  server_ = std::make_unique<net::Server>(
+      daemon_.loop_, listening_fd, device::varstored_limits(), device::varstored_too_large(),
+      device::make_varstored_handler(*variables_, daemon_.loop_, options, daemon_.varstored_stats_,
+                                     daemon_.log_),
+      daemon_.log_, entry.path);
 }
 
 DeviceSocket::~DeviceSocket() {
@@ -154,12 +182,12 @@ bool Daemon::build() {
   host.now = [this] { return loop_.now(); };
   host.wall_ms = wall_ms;
   engine_ = std::make_unique<engine::Engine>(std::move(host), config, *upstream_, log_);
-  operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, maintenance_,
-                                                   options_.upstream, wall_ms);
+  operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, varstored_stats_,
+                                                   maintenance_, options_.upstream, wall_ms);
 
   control::RegistryOptions registry;
   registry.resume_file = options_.resume_file;
-  registry.devices = {Device::vtpm};
+  registry.devices = {Device::vtpm, Device::uefi};
   registry.open = [this](const control::SocketEntry& entry, int fd) {
     return std::make_unique<DeviceSocket>(*this, entry, fd);
   };

@@ -90,11 +90,13 @@ engine::Engine::OperatorDone counted(control::Operations::Done done) {
 }  // namespace
 
 DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::ManagedUpstream& upstream,
-                                   const device::SwtpmStats& requests, Maintenance& maintenance,
-                                   std::string upstream_uri, std::function<std::int64_t()> wall_ms)
+                                   const device::SwtpmStats& requests, const device::VarstoredStats& calls,
+                                   Maintenance& maintenance, std::string upstream_uri,
+                                   std::function<std::int64_t()> wall_ms)
     : engine_(engine),
       upstream_(upstream),
       requests_(requests),
+      varstored_(calls),
       maintenance_(maintenance),
       contents_(engine, upstream),
       upstream_uri_(std::move(upstream_uri)),
@@ -273,6 +275,27 @@ void DaemonOperations::deliver_by_force(Uuid vm, std::optional<Slot> slot, Done 
   ask_devices(vm, slot, ask, counted(std::move(done)));
 }
 
+void DaemonOperations::append_varstored_metrics(std::string& out) const {
+  using Stats = device::VarstoredStats;
+  static constexpr std::array<const char*, Stats::methods> methods{
+      "login", "logout", "get_by_uuid", "get_nvram", "set_nvram", "get_secureboot", "message", "other"};
+  static constexpr std::array<const char*, Stats::results> results{"success", "failure"};
+  const auto counter = [&out](const char* name, const char* help) {
+    out += fmt::format("# HELP {} {}\n# TYPE {} counter\n", name, help, name);
+  };
+  counter("xapi_guard_varstored_calls_total", "Calls of varstored by method and result.");
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    for (std::size_t r = 0; r < results.size(); ++r) {
+      out += fmt::format("xapi_guard_varstored_calls_total{{method=\"{}\",result=\"{}\"}} {}\n", methods[m],
+                         results[r], varstored_.requests[m][r]);
+    }
+  }
+  counter("xapi_guard_varstored_waited_total", "Calls that could not be answered at once.");
+  out += fmt::format("xapi_guard_varstored_waited_total {}\n", varstored_.waited);
+  counter("xapi_guard_varstored_gave_up_total", "Of these, failed when no time was left.");
+  out += fmt::format("xapi_guard_varstored_gave_up_total {}\n", varstored_.gave_up);
+}
+
 std::string DaemonOperations::metrics() const {
   const core::Snapshot view = engine_.snapshot();
   const core::Counters& c = view.counters;
@@ -341,6 +364,7 @@ std::string DaemonOperations::metrics() const {
                          results[r], requests_.requests[m][r]);
     }
   }
+  append_varstored_metrics(out);
   if (const auto stats = engine_.journal_stats()) {
     gauge("xapi_guard_journal_ok", "1 when the journal takes writes.",
           stats->state == journal::State::ok ? 1 : 0);

@@ -9,6 +9,7 @@
 #include "daemon/contents_calls.h"
 #include "daemon/maintenance.h"
 #include "device/swtpm_rest.h"
+#include "device/varstored_rpc.h"
 #include "engine/engine.h"
 #include "upstream/managed_upstream.h"
 
@@ -19,8 +20,8 @@ class DaemonOperations final : public control::Operations {
  public:
   /// Sockets are listed from the registry, which is made after this object: set_registry before use.
   DaemonOperations(engine::Engine& engine, upstream::ManagedUpstream& upstream,
-                   const device::SwtpmStats& requests, Maintenance& maintenance, std::string upstream_uri,
-                   std::function<std::int64_t()> wall_ms);
+                   const device::SwtpmStats& requests, const device::VarstoredStats& calls,
+                   Maintenance& maintenance, std::string upstream_uri, std::function<std::int64_t()> wall_ms);
   void set_registry(const control::Registry* registry) { registry_ = registry; }
   /// Null: there is none.
   void set_message_switch(const control::MessageSwitch* message_switch) { switch_ = message_switch; }
@@ -52,11 +53,13 @@ class DaemonOperations final : public control::Operations {
   wire::Json switch_json() const;
   wire::JsonArray held_json(const core::Snapshot& view) const;
   wire::JsonArray parked_json(const core::Snapshot& view) const;
+  void append_varstored_metrics(std::string& out) const;
   std::string since(Time when) const;
 
   engine::Engine& engine_;
   upstream::ManagedUpstream& upstream_;
   const device::SwtpmStats& requests_;
+  const device::VarstoredStats& varstored_;
   Maintenance& maintenance_;
   ContentsCalls contents_;
   std::string upstream_uri_;

@@ -93,6 +93,9 @@ std::string wrong_with(const Options& options) {
   if (options.max_body < 16 * limits::KiB || options.max_body > limits::MiB) {
     return "--max-body: must be between 16KiB and 1MiB";
   }
+  if (options.varstored_patience > limits::varstored_patience_max) {
+    return "--varstored-patience: must be at most 10min";
+  }
   return {};
 }
 
@@ -150,7 +153,9 @@ Parsed parse_options(int argc, const char* const* argv, const std::string& inven
            "Size of each of the two journal files when they are made");
   add_size(app, "--journal-max", options.journal_max, "1GiB",
            "Size up to which they grow when more is pending than fits in half of one");
-  add_size(app, "--max-body", options.max_body, "320KiB", "Largest body a device socket takes");
+  add_size(app, "--max-body", options.max_body, "320KiB", "Largest body a vTPM socket takes");
+  add_duration(app, "--varstored-patience", options.varstored_patience, "20s",
+               "How long requests for UEFI variables wait for xapi in all before they fail");
 
   try {
     app.parse(argc, argv);

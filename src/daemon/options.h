@@ -34,6 +34,7 @@ struct Options {
   std::uint64_t journal_size = limits::journal_size;
   std::uint64_t journal_max = limits::journal_max;
   std::uint64_t max_body = limits::max_body_vtpm;
+  std::chrono::milliseconds varstored_patience = limits::varstored_patience;
 
   /// The path behind `--upstream embedded:`; nullopt when the upstream is xapi.
   std::optional<std::string> embedded_file() const {

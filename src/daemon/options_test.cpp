@@ -45,6 +45,13 @@ TEST(Options, HaveTheDocumentedDefaults) {
   EXPECT_EQ(parsed.options->runtime_dir, "/run/xapi-guard");
   EXPECT_EQ(parsed.options->journal_size, 32u << 20);
   EXPECT_EQ(parsed.options->journal_max, 1u << 30);
+  EXPECT_EQ(parsed.options->varstored_patience, std::chrono::seconds(20));
+}
+
+TEST(Options, BoundThePatienceOfVarstored) {
+  EXPECT_EQ(parse({"--varstored-patience", "10min"}).options->varstored_patience, std::chrono::minutes(10));
+  EXPECT_FALSE(parse({"--varstored-patience", "11min"}).options);
+  EXPECT_FALSE(parse({"--varstored-patience", "20"}).options);
 }
 
 TEST(Options, AreReadFromTheCommandLine) {
