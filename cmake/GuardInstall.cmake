@@ -15,7 +15,7 @@ install(DIRECTORY docs DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 # One archive with everything behind guard/buffer.h. The logger of the daemon stays outside: it would be the
 # only part that needs more than the standard library, xxHash and threads.
 set(parts)
-foreach(part IN ITEMS buffer engine core journal base)
+foreach(part IN ITEMS buffer engine translate core journal base)
   list(APPEND parts "$<FILTER:$<TARGET_OBJECTS:guard_${part}>,EXCLUDE,/log\\.cpp\\.o$>")
 endforeach()
 add_library(guard STATIC ${parts})
