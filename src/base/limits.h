@@ -61,7 +61,8 @@ inline constexpr std::size_t xapi_envelope_uefi = 512;
 inline constexpr seconds varstored_patience{20};
 /// The longest it may be: all that time a guest's processor waits for its SetVariable.
 inline constexpr minutes varstored_patience_max{10};
-/// From when on requests may wait again: safely more than the start of a varstored takes, and than the patience.
+/// From when on requests may wait again: safely more than the start of a varstored takes, and than the
+/// patience.
 inline constexpr seconds varstored_patience_renewed{60};
 /// A request without an answer for this long counts as one that waits: with xapi away a write takes
 /// direct_timeout and a commit.

@@ -311,6 +311,13 @@ void Ledger::check(unsigned vm, const core::Core* core) {
       s.covered = s.acked;
       continue;
     }
+    // KNOWN GAP, in docs/DURABILITY.md under P7: it was delivered, its removal failed and may be on the disk
+    // all the same, xapi lost it, and it was parked on what it met there. Only a power cut before the next
+    // switch takes it; nothing else may be missing like that.
+    const core::Lane* lane = core == nullptr ? nullptr : core->lane(owner_of(vm));
+    const core::Entry* parked = lane == nullptr ? nullptr : lane->parked(slot);
+    const auto record = parked == nullptr ? s.disk.end() : s.disk.find(parked->sequence);
+    if (record != s.disk.end() && record->second.perhaps_gone && record->second.order >= s.acked) continue;
     fail("P1: " + name(vm, slot) + ": " + std::to_string(s.acked) +
          " was acknowledged and is nowhere; the best is " + std::to_string(safe));
   }
