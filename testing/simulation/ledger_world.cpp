@@ -294,6 +294,9 @@ void Ledger::stood(unsigned vm, const SimUpstream::Stood& event) {
     return;
   }
   if (!before_foreign) {
+    // An erase that was refused and took effect all the same cannot be told from an upstream that went back
+    // to when there was nothing yet; what was acknowledged before it is delivered again (P13).
+    if (before > s.acked && before != 0 && values_[before - 1].empty) return;
     return fail("P2: " + name(vm, event.slot) + ": the upstream went back from " + std::to_string(before) +
                 " to " + std::to_string(order) + (event.late ? ", by an update that came late" : ""));
   }
