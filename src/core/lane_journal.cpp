@@ -328,12 +328,22 @@ void Lane::value_read(Context& cx, const ValueRead& read) {
   // A commit or removal in the same batch ends the entry on the disk before its completion ends it here.
   const bool ending = event.trouble == ValueRead::Trouble::gone && (s.committing || s.removal);
   bool lost = !event.value && entry && !ending;
+  std::vector<RequestId> again;
   if (lost && event.trouble != ValueRead::Trouble::failed && s.retained && entry == &s.retained->entry) {
     // The journal may give retained values up when it is full; nothing acknowledged depends on it alone.
     cx.out.push_back(Report{Report::What::retention_lost, owner_, std::string(name_of(event.slot)), 0});
     s.discard = std::max(s.discard, event.sequence);
     drop_retained(cx, event.slot);
     drop_known(cx);  // it no longer covers what a doubtful update may have changed
+    // Nor what was read before it: those who wait for that read ask anew.
+    ++generation_;
+    for (FetchCall& fetch : fetches_) {
+      std::erase_if(fetch.readers, [&](const auto& reader) {
+        if (reader.second != event.slot) return false;
+        again.push_back(reader.first);
+        return true;
+      });
+    }
     start_removal(cx, event.slot);
     lost = false;
     entry = nullptr;
@@ -344,7 +354,6 @@ void Lane::value_read(Context& cx, const ValueRead& read) {
       reader.loaded[static_cast<std::size_t>(event.slot)] = {event.sequence, *event.value};
     }
   }
-  std::vector<RequestId> again;
   std::erase_if(s.back_readers, [&](const auto& reader) {
     if (reader.second != event.sequence) return false;
     if (event.value) {
