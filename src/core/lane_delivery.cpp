@@ -216,10 +216,10 @@ void Lane::settle_delivered(Context& cx, const Call& call, const Outcome& outcom
       }
       s.next.reset();
     }
-    // Its commit failed meanwhile and its client was told so; it stands upstream all the same, and what is
-    // retained is older.
-    const bool older = s.retained && s.retained->entry.sequence < entry.sequence;
-    if (older && !s.durable && !s.committing && entry.value && s.kept == 0) {
+    // Its commit failed meanwhile and its client was told so; it stands upstream all the same, in the place of
+    // what was acknowledged before it, and nothing newer is retained.
+    const bool newest = !s.retained || s.retained->entry.sequence < entry.sequence;
+    if (newest && !s.durable && !s.committing && entry.value && s.kept == 0) {
       retain(cx, slot, entry, outcome.epoch, false);
     }
     s.history.arrived(entry.digest, entry.known, cx.shared.history);

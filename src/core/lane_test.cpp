@@ -73,6 +73,20 @@ TEST(Lane, IsAnsweredByALateDeliveryAlsoWhenTheJournalFails) {
   EXPECT_TRUE(bench.all<Deliver>().empty()) << "the failed commit may be on the disk: not direct";
 }
 
+TEST(Lane, RetainsWhatArrivedLateAfterItsCommitFailed) {
+  Bench bench;
+  bench.write(vm(1), 1, "a");
+  const Deliver call = bench.one<Deliver>();
+  bench.after(milliseconds(500));
+  const Commit commit = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), Slot::permall, commit.sequence, CommitDone::Result::failed});
+  EXPECT_NE(bench.one<AnswerWrite>().status, WriteStatus::accepted);
+  EXPECT_FALSE(bench.core.lane(vm(1))->retained(Slot::permall));
+  bench.deliver_done(call, Outcome::Kind::delivered);
+  EXPECT_TRUE(bench.core.lane(vm(1))->retained(Slot::permall))
+      << "it replaced upstream what was acknowledged before: if the upstream forgets it, somebody must know";
+}
+
 TEST(Lane, RefusesWhatCanNeverFitTogetherWithTheOtherSlots) {
   Config config;
   Bench bench(config);
