@@ -216,8 +216,8 @@ void Lane::settle_delivered(Context& cx, const Call& call, const Outcome& outcom
       }
       s.next.reset();
     }
-    // Its commit failed meanwhile and its client was told so; it stands upstream all the same, in the place of
-    // what was acknowledged before it, and nothing newer is retained.
+    // Its commit failed meanwhile and its client was told so; it stands upstream all the same, in the place
+    // of what was acknowledged before it, and nothing newer is retained.
     const bool newest = !s.retained || s.retained->entry.sequence < entry.sequence;
     if (newest && !s.durable && !s.committing && entry.value && s.kept == 0) {
       retain(cx, slot, entry, outcome.epoch, false);
