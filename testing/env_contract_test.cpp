@@ -134,6 +134,9 @@ TEST_P(EnvContract, RefusesNamesThatAreNotOneComponent) {
     EXPECT_EQ(dir->unlink(name).error().code, Errc::invalid) << name;
     EXPECT_EQ(dir->rename(name, "x").error().code, Errc::invalid) << name;
     EXPECT_EQ(dir->lock(name).error().code, Errc::invalid) << name;
+    EXPECT_EQ(dir->remove_dir(name).error().code, Errc::invalid) << name;
+    EXPECT_EQ(dir->link(name, *dir, "x").error().code, Errc::invalid) << name;
+    EXPECT_EQ(dir->look_at(name).error().code, Errc::invalid) << name;
   }
   ASSERT_TRUE(dir->open_file("f", Mode::create_new));
   EXPECT_EQ(dir->rename("f", "a/b").error().code, Errc::invalid);
@@ -155,6 +158,55 @@ TEST_P(EnvContract, ListsRenamesAndRemoves) {
   EXPECT_EQ(dir->unlink("b").error().code, Errc::not_found);
   EXPECT_EQ(dir->rename("b", "x").error().code, Errc::not_found);
   EXPECT_FALSE(dir->unlink("sub"));
+}
+
+TEST_P(EnvContract, LooksAtWhatStandsUnderAName) {
+  using Found = Directory::Found;
+  ASSERT_TRUE(write(*dir->open_file("f", Mode::create_new).value(), 0, {"12345"}));
+  ASSERT_TRUE(dir->open_dir("d", true));
+  const auto file = dir->look_at("f").value();
+  EXPECT_EQ(file.kind, Found::Kind::file);
+  EXPECT_EQ(file.size, 5u);
+  EXPECT_EQ(file.mode, 0600u);
+  const auto sub = dir->look_at("d").value();
+  EXPECT_EQ(sub.kind, Found::Kind::directory);
+  EXPECT_EQ(sub.size, 0u);
+  EXPECT_EQ(sub.mode, 0700u);
+  EXPECT_EQ(dir->look_at("x").error().code, Errc::not_found);
+}
+
+TEST_P(EnvContract, RemovesEmptyDirectoriesOnly) {
+  auto sub = dir->open_dir("d", true).value();
+  ASSERT_TRUE(sub->open_file("f", Mode::create_new));
+  EXPECT_EQ(dir->remove_dir("d").error().code, Errc::busy);
+  ASSERT_TRUE(sub->unlink("f"));
+  ASSERT_TRUE(dir->remove_dir("d"));
+  EXPECT_EQ(dir->look_at("d").error().code, Errc::not_found);
+  EXPECT_EQ(dir->remove_dir("d").error().code, Errc::not_found);
+  ASSERT_TRUE(dir->open_file("f", Mode::create_new));
+  EXPECT_FALSE(dir->remove_dir("f"));
+  EXPECT_TRUE(dir->look_at("f"));
+}
+
+TEST_P(EnvContract, AFurtherNameIsOfTheSameFile) {
+  auto sub = dir->open_dir("d", true).value();
+  ASSERT_TRUE(write(*dir->open_file("f", Mode::create_new).value(), 0, {"one"}));
+  ASSERT_TRUE(dir->link("f", *sub, "g"));
+  ASSERT_TRUE(write(*sub->open_file("g", Mode::open_existing).value(), 0, {"two"}));
+  EXPECT_EQ(read(*dir->open_for_read("f").value(), 0, 9), "two");
+  EXPECT_EQ(dir->link("f", *sub, "g").error().code, Errc::busy) << "nothing is replaced";
+  EXPECT_EQ(dir->link("x", *sub, "h").error().code, Errc::not_found);
+  EXPECT_EQ(dir->link("f", *sub, "a/b").error().code, Errc::invalid);
+  EXPECT_FALSE(dir->link("d", *sub, "h")) << "directories have one name";
+  ASSERT_TRUE(dir->unlink("f"));
+  EXPECT_EQ(read(*sub->open_for_read("g").value(), 0, 9), "two");
+}
+
+TEST_P(EnvContract, ADirectoryIsRenamedWithWhatIsInIt) {
+  ASSERT_TRUE(dir->open_dir("d", true).value()->open_file("f", Mode::create_new));
+  ASSERT_TRUE(dir->rename("d", "e"));
+  EXPECT_EQ(dir->list().value(), (std::vector<std::string>{"e"}));
+  EXPECT_TRUE(dir->open_dir("e", false).value()->look_at("f"));
 }
 
 TEST_P(EnvContract, ALockIsHeldUntilItIsDropped) {
@@ -226,6 +278,24 @@ TEST_F(SimDiskTest, APowerCutForgetsNamesWhoseDirectoryWasNotSynced) {
   EXPECT_EQ(disk.unsynced(), 1u);
   disk.crash(drop);
   EXPECT_FALSE(disk.exists("f"));
+}
+
+TEST_F(SimDiskTest, AFurtherNameIsForgottenUnlessItsDirectoryWasSynced) {
+  auto file = create_synced("f");
+  ASSERT_TRUE(put(*file, "value"));
+  ASSERT_TRUE(file->sync_data());
+  auto dir = disk.root();
+  auto sub = dir->open_dir("d", true).value();
+  ASSERT_TRUE(dir->sync());
+  ASSERT_TRUE(dir->link("f", *sub, "g"));
+  ASSERT_TRUE(dir->unlink("f"));
+  const auto neither = disk.after_power_cut(std::vector<std::uint16_t>{1, 0}, 1);
+  EXPECT_FALSE(neither->exists("f"));
+  EXPECT_FALSE(neither->exists("d/g"));
+  ASSERT_TRUE(sub->sync());
+  const auto both = disk.after_power_cut();
+  EXPECT_TRUE(both->exists("f"));
+  EXPECT_EQ(both->contents("d/g").size(), 5u);
 }
 
 TEST_F(SimDiskTest, AReplacedFileIsTheOldOrTheNewOneAfterAPowerCutAtAnyOperation) {

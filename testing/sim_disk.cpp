@@ -163,6 +163,50 @@ class SimDirectory final : public Directory {
     return {};
   }
 
+  Result<void> remove_dir(std::string_view name) override {
+    const std::lock_guard guard(disk_->mutex);
+    if (auto ready = begin(name, SimDisk::Kind::write); !ready) return ready;
+    const auto it = node_->cached.find(name);
+    if (it == node_->cached.end()) return fault(ENOENT);
+    if (!it->second.dir) return fault(ENOTDIR);
+    if (!it->second.dir->cached.empty()) {
+      Error error = Error::system("simulated disk", ENOTEMPTY);
+      error.code = Errc::busy;
+      return std::unexpected(error);
+    }
+    change({std::string(name), "", {}});
+    return {};
+  }
+
+  Result<void> link(std::string_view name, Directory& to, std::string_view to_name) override {
+    const std::lock_guard guard(disk_->mutex);
+    if (auto ready = begin(name, SimDisk::Kind::write); !ready) return ready;
+    auto* target = dynamic_cast<SimDirectory*>(&to);
+    if (!good_name(to_name) || target == nullptr || target->disk_ != disk_) {
+      return std::unexpected(Error::invalid("link: not a name in a directory of this disk"));
+    }
+    const auto it = node_->cached.find(name);
+    if (it == node_->cached.end()) return fault(ENOENT);
+    if (it->second.dir) return fault(EPERM);
+    if (target->node_->cached.contains(to_name)) {
+      Error error = Error::system("simulated disk", EEXIST);
+      error.code = Errc::busy;
+      return std::unexpected(error);
+    }
+    target->change({"", std::string(to_name), it->second});
+    return {};
+  }
+
+  /// There are no links to names, and no owners.
+  Result<Found> look_at(std::string_view name) override {
+    const std::lock_guard guard(disk_->mutex);
+    if (auto ready = begin(name, SimDisk::Kind::read); !ready) return std::unexpected(ready.error());
+    const auto it = node_->cached.find(name);
+    if (it == node_->cached.end()) return fault(ENOENT);
+    if (it->second.dir) return Found{Found::Kind::directory, 0, 0, 0700};
+    return Found{Found::Kind::file, it->second.file->cached.size(), 0, 0600};
+  }
+
   Result<std::vector<std::string>> list() override {
     const std::lock_guard guard(disk_->mutex);
     if (auto ready = begin("x", SimDisk::Kind::read); !ready) return std::unexpected(ready.error());
@@ -315,7 +359,7 @@ int SimDisk::State::next(Kind kind) {
 
 Node SimDisk::State::find(std::string_view path) const {
   const DirNode* dir = root.get();
-  if (const auto slash = path.find('/'); slash != path.npos) {
+  for (auto slash = path.find('/'); slash != path.npos; slash = path.find('/')) {
     const auto it = dir->cached.find(path.substr(0, slash));
     if (it == dir->cached.end() || !it->second.dir) return {};
     dir = it->second.dir.get();

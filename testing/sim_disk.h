@@ -91,7 +91,8 @@ class SimDisk {
   /// copied, not used. Copies do not have it.
   void set_on_change(std::function<void()> on_change);
 
-  // --- Looking at the disk and damaging it, past all handles. Paths are "name" or "directory/name".
+  // --- Looking at the disk and damaging it, past all handles. Paths are names of
+  // directories and one of a file, with slashes between them.
   bool exists(std::string_view path) const;
   std::vector<std::byte> contents(std::string_view path) const;
   std::vector<std::string> list(std::string_view directory) const;

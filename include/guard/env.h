@@ -51,6 +51,22 @@ class Directory {
   /// Atomically replaces `to`. Durable only after sync().
   virtual Result<void> rename(std::string_view from, std::string_view to) = 0;
   virtual Result<void> unlink(std::string_view name) = 0;
+  /// Removes an empty subdirectory; Errc::busy when it is not empty. Durable only after sync().
+  virtual Result<void> remove_dir(std::string_view name) = 0;
+  /// Gives the file `name` (of any kind but a directory; a link itself, not what it refers to) the further
+  /// name `to_name` in the directory `to` of the same file system; Errc::busy when that name is taken.
+  /// Durable only after to.sync(). Moving without a moment in which the file has no durable name is this,
+  /// to.sync(), unlink().
+  virtual Result<void> link(std::string_view name, Directory& to, std::string_view to_name) = 0;
+  /// What stands under a name, without opening or following it. Errc::not_found when nothing does.
+  struct Found {
+    enum class Kind { file, directory, link, other };
+    Kind kind = Kind::other;
+    std::uint64_t size = 0;  ///< of a file, bytes
+    std::uint32_t uid = 0;   ///< of its owner
+    std::uint32_t mode = 0;  ///< permission bits
+  };
+  virtual Result<Found> look_at(std::string_view name) = 0;
   virtual Result<std::vector<std::string>> list() = 0;
   /// fsync of the directory: creations, renames and removals so far survive a power cut.
   virtual Result<void> sync() = 0;

@@ -193,6 +193,44 @@ class PosixDirectory final : public Directory {
     return {};
   }
 
+  Result<void> remove_dir(std::string_view name) override {
+    if (auto good = check_name(name); !good) return good;
+    if (::unlinkat(fd_.get(), std::string(name).c_str(), AT_REMOVEDIR) == 0) return {};
+    Error error = Error::system("remove directory " + std::string(name), errno);
+    if (error.os_errno == ENOTEMPTY || error.os_errno == EEXIST) error.code = Errc::busy;
+    return std::unexpected(std::move(error));
+  }
+
+  Result<void> link(std::string_view name, Directory& to, std::string_view to_name) override {
+    if (auto good = check_name(name); !good) return good;
+    if (auto good = check_name(to_name); !good) return good;
+    const auto* target = dynamic_cast<PosixDirectory*>(&to);
+    if (target == nullptr) return std::unexpected(Error::invalid("link: not a directory of this system"));
+    if (::linkat(fd_.get(), std::string(name).c_str(), target->fd_.get(), std::string(to_name).c_str(), 0) ==
+        0) {
+      return {};
+    }
+    Error error = Error::system("link " + std::string(name), errno);
+    if (error.os_errno == EEXIST) error.code = Errc::busy;
+    return std::unexpected(std::move(error));
+  }
+
+  Result<Found> look_at(std::string_view name) override {
+    if (auto good = check_name(name); !good) return std::unexpected(good.error());
+    struct stat st{};
+    if (::fstatat(fd_.get(), std::string(name).c_str(), &st, AT_SYMLINK_NOFOLLOW) < 0) {
+      return failed("stat", name);
+    }
+    Found found;
+    if (S_ISREG(st.st_mode)) found.kind = Found::Kind::file;
+    if (S_ISDIR(st.st_mode)) found.kind = Found::Kind::directory;
+    if (S_ISLNK(st.st_mode)) found.kind = Found::Kind::link;
+    if (found.kind == Found::Kind::file) found.size = static_cast<std::uint64_t>(st.st_size);
+    found.uid = st.st_uid;
+    found.mode = st.st_mode & 07777u;
+    return found;
+  }
+
   Result<std::vector<std::string>> list() override {
     // A descriptor of its own: reading a directory moves the position of the one it reads through.
     Fd fd(::openat(fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));

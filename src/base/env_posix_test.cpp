@@ -49,6 +49,22 @@ TEST_F(EnvPosix, MissingDirectoriesAreMadeForTheirOwnerOnly) {
   EXPECT_EQ(mode_of("sub"), 0700u);
 }
 
+TEST_F(EnvPosix, LooksAtLinksAndOddThingsWithoutFollowingOrOpeningThem) {
+  using Kind = Directory::Found::Kind;
+  std::ofstream(path + "/target") << "12345";
+  fs::create_symlink(path + "/target", path + "/link");
+  fs::create_symlink(path + "/nowhere", path + "/dangling");
+  ASSERT_EQ(::mkfifo((path + "/fifo").c_str(), 0600), 0);
+  EXPECT_EQ(dir->look_at("link")->kind, Kind::link);
+  EXPECT_EQ(dir->look_at("link")->size, 0u);
+  EXPECT_EQ(dir->look_at("dangling")->kind, Kind::link);
+  EXPECT_EQ(dir->look_at("fifo")->kind, Kind::other);
+  EXPECT_EQ(dir->look_at("target")->uid, ::getuid());
+  ASSERT_TRUE(dir->link("dangling", *dir->open_dir("sub", true).value(), "moved"));
+  EXPECT_TRUE(fs::is_symlink(path + "/sub/moved")) << "the link itself";
+  EXPECT_FALSE(dir->remove_dir("link"));
+}
+
 TEST_F(EnvPosix, APathThatCannotBeADirectoryIsAnError) {
   std::ofstream(path + "/file") << "x";
   EXPECT_FALSE(open_directory(path + "/file"));

@@ -72,6 +72,11 @@ class TroubledDirectory final : public Directory {
   }
   Result<void> rename(std::string_view from, std::string_view to) override { return dir_->rename(from, to); }
   Result<void> unlink(std::string_view name) override { return dir_->unlink(name); }
+  Result<void> remove_dir(std::string_view name) override { return dir_->remove_dir(name); }
+  Result<void> link(std::string_view name, Directory& to, std::string_view to_name) override {
+    return dir_->link(name, to, to_name);
+  }
+  Result<Found> look_at(std::string_view name) override { return dir_->look_at(name); }
   Result<std::vector<std::string>> list() override { return dir_->list(); }
   Result<void> sync() override { return dir_->sync(); }
   Result<std::shared_ptr<void>> lock(std::string_view name) override { return dir_->lock(name); }

@@ -28,6 +28,9 @@ class LookOnly final : public Directory {
   }
   Result<void> rename(std::string_view, std::string_view) override { return refuse("rename"); }
   Result<void> unlink(std::string_view) override { return refuse("unlink"); }
+  Result<void> remove_dir(std::string_view) override { return refuse("remove_dir"); }
+  Result<void> link(std::string_view, Directory&, std::string_view) override { return refuse("link"); }
+  Result<Found> look_at(std::string_view name) override { return real_->look_at(name); }
   Result<std::vector<std::string>> list() override { return real_->list(); }
   Result<void> sync() override { return refuse("sync"); }
   Result<std::shared_ptr<void>> lock(std::string_view) override { return refuse("lock"); }
@@ -314,6 +317,9 @@ class Moving final : public Directory {
   Result<std::unique_ptr<Directory>> open_dir(std::string_view, bool) override { return no(); }
   Result<void> rename(std::string_view, std::string_view) override { return no(); }
   Result<void> unlink(std::string_view) override { return no(); }
+  Result<void> remove_dir(std::string_view) override { return no(); }
+  Result<void> link(std::string_view, Directory&, std::string_view) override { return no(); }
+  Result<Found> look_at(std::string_view) override { return no(); }
   Result<std::vector<std::string>> list() override { return no(); }
   Result<void> sync() override { return no(); }
   Result<std::shared_ptr<void>> lock(std::string_view) override { return no(); }

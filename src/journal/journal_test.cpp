@@ -175,6 +175,11 @@ class SlowDirectory final : public Directory {
   }
   Result<void> rename(std::string_view from, std::string_view to) override { return real_->rename(from, to); }
   Result<void> unlink(std::string_view name) override { return real_->unlink(name); }
+  Result<void> remove_dir(std::string_view name) override { return real_->remove_dir(name); }
+  Result<void> link(std::string_view name, Directory& to, std::string_view to_name) override {
+    return real_->link(name, to, to_name);
+  }
+  Result<Found> look_at(std::string_view name) override { return real_->look_at(name); }
   Result<std::vector<std::string>> list() override { return real_->list(); }
   Result<void> sync() override { return real_->sync(); }
   Result<std::shared_ptr<void>> lock(std::string_view name) override { return real_->lock(name); }
