@@ -244,6 +244,15 @@ inline constexpr std::size_t echoed_text = 200;
 inline constexpr seconds drain_default{60};
 inline constexpr minutes drain_max{60};
 
+// --- systemd ----------------------------------------------------------------------------------------------
+/// How long a message waits for room in systemd's queue; it usually takes less than a millisecond.
+inline constexpr seconds notify_patience{1};
+/// How often STATUS= is sent at most.
+inline constexpr seconds status_interval{1};
+/// A journal that takes longer to be read keeps nobody from being told that the sockets listen: reading it
+/// may take as long as a hung disk hangs, while systemd gives a service 90 s to start.
+inline constexpr seconds ready_patience{10};
+
 // --- Message switch ---------------------------------------------------------------------------------------
 /// How long the switch holds a poll that finds nothing; its own clients ask for as much.
 inline constexpr seconds switch_poll{30};

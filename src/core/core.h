@@ -88,6 +88,7 @@ class Core {
   /// The journal owes answers for longer than Config::journal_stall.
   bool stalled() const { return shared_.stalled; }
   Mode mode() const;
+  Health::State health() const { return shared_.health.state(); }
   std::size_t pending_entries() const { return shared_.queue.pending() + alerts_.pending(); }
   const Counters& counters() const { return shared_.counters; }
   /// The lane of this vTPM, as far as lanes know; linear in their number. `certain`: its socket is open and

@@ -51,4 +51,16 @@ class Health {
   Backoff backoff_;
 };
 
+constexpr const char* name_of(Health::State state) {
+  switch (state) {
+    case Health::State::unknown:
+      return "unknown";
+    case Health::State::up:
+      return "up";
+    case Health::State::down:
+      return "down";
+  }
+  return "unknown";
+}
+
 }  // namespace guard::core

@@ -12,6 +12,7 @@
 #include "control/registry.h"
 #include "daemon/maintenance.h"
 #include "daemon/operations.h"
+#include "daemon/service.h"
 #include "daemon/state_dir.h"
 #include "daemon/worker.h"
 #include "device/swtpm_rest.h"
@@ -60,10 +61,10 @@ class DeviceSocket final : public control::SocketHandle {
 
 class Daemon {
  public:
-  Daemon(const Options& options, Logger& log, const Notifier& notifier)
+  Daemon(const Options& options, Logger& log, const ServiceEnvironment& environment, const Notifier& notifier)
       : options_(options),
         log_(log),
-        notifier_(notifier),
+        service_(loop_, notifier, environment.watchdog),
         state_dir_(options.state_dir, {options.journal_size, options.journal_max}, log),
         maintenance_(state_dir_, worker_, log),
         worker_([this](std::function<void()> work) { loop_.post(std::move(work)); }) {}
@@ -78,15 +79,19 @@ class Daemon {
   Result<> open_notes();
   void start_engine(std::unique_ptr<journal::Store> store);
   void open_journal_first();
+  void journal_tried(Result<std::unique_ptr<journal::Store>> store);
+  void retry_journal_later(const Error& error);
   void retry_journal();
+  bool serve();
+  ServiceView view() const;
   void stop();
   void count_down_stop();
   void stop_engine();
 
   const Options& options_;
   Logger& log_;
-  const Notifier& notifier_;
   net::Loop loop_;
+  Service service_;
   StateDir state_dir_;
   Maintenance maintenance_;
   device::SwtpmStats device_stats_;
@@ -100,6 +105,7 @@ class Daemon {
   std::unique_ptr<control::Commands> commands_;
   std::unique_ptr<control::ControlSocket> control_socket_;
   std::unique_ptr<control::MessageSwitch> switch_;  ///< null when it is not used
+  int exit_status_ = 0;
   bool stopping_ = false;
   bool engine_stopped_ = false;
   unsigned stop_steps_ = 0;
@@ -181,6 +187,7 @@ bool Daemon::build() {
   host.at = [this](Time when, std::function<void()> work) { loop_.at(when, std::move(work)); };
   host.now = [this] { return loop_.now(); };
   host.wall_ms = wall_ms;
+  host.changed = [this] { service_.changed(view()); };
   engine_ = std::make_unique<engine::Engine>(std::move(host), config, *upstream_, log_);
   operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, varstored_stats_,
                                                    maintenance_, options_.upstream, wall_ms);
@@ -215,14 +222,34 @@ void Daemon::start_engine(std::unique_ptr<journal::Store> store) {
   engine_->start(std::move(store), std::move(notes_), first_start);
 }
 
-/// A journal that cannot be read stops nobody from asking: every request is answered 503 until it can be.
+/// On the worker thread, so that a loop that waits for a slow disk is not taken for one that is stuck.
 void Daemon::open_journal_first() {
-  auto store = state_dir_.open_journal();
-  maintenance_.look_first();
-  if (store) return start_engine(std::move(*store));
-  log_.log(LogLevel::error, "journal_unreadable",
-           {{"dir", options_.state_dir}, {"error", store.error().message}});
-  operations_->set_journal_error(store.error().message);
+  auto result = std::make_shared<Result<std::unique_ptr<journal::Store>>>();
+  worker_.run(
+      [this, result] {
+        *result = state_dir_.open_journal();
+        maintenance_.look_first();
+      },
+      [this, result] { journal_tried(std::move(*result)); });
+}
+
+/// A journal that cannot be read stops nobody from asking: every request is answered 503 until it can be.
+void Daemon::journal_tried(Result<std::unique_ptr<journal::Store>> store) {
+  if (stopping_) return;
+  if (store) {
+    start_engine(std::move(*store));
+  } else {
+    log_.log(LogLevel::error, "journal_unreadable",
+             {{"dir", options_.state_dir}, {"error", store.error().message}});
+    retry_journal_later(store.error());
+  }
+  if (serve()) return service_.ready();
+  exit_status_ = 1;
+  loop_.stop();
+}
+
+void Daemon::retry_journal_later(const Error& error) {
+  operations_->set_journal_error(error.message);
   loop_.at(loop_.now() + Time(journal_retry), [this] { retry_journal(); });
 }
 
@@ -232,13 +259,16 @@ void Daemon::retry_journal() {
   worker_.run([this, result] { *result = state_dir_.open_journal(); },
               [this, result] {
                 if (stopping_) return;
-                if (*result) {
-                  log_.log(LogLevel::notice, "journal_readable");
-                  return start_engine(std::move(**result));
-                }
-                operations_->set_journal_error(result->error().message);
-                loop_.at(loop_.now() + Time(journal_retry), [this] { retry_journal(); });
+                if (!*result) return retry_journal_later(result->error());
+                log_.log(LogLevel::notice, "journal_readable");
+                start_engine(std::move(**result));
               });
+}
+
+ServiceView Daemon::view() const {
+  const engine::Brief brief = engine_->brief();
+  return {engine_->started(), core::name_of(brief.mode), core::name_of(brief.upstream),
+          brief.pending_entries};
 }
 
 int Daemon::run() {
@@ -256,15 +286,32 @@ int Daemon::run() {
              {{"dir", options_.runtime_dir}, {"error", opened.error().message}});
     return 1;
   }
-  const control::ResumeReport resumed = registry_->resume();
+  registry_->resume();
+  loop_.on_terminate([this] { stop(); });
+  service_.begin();
+  // Usually serve() is there long before.
+  loop_.at(loop_.now() + Time(limits::ready_patience), [this] {
+    if (!stopping_) service_.ready();
+  });
   open_journal_first();
-  registry_->serve();
+  loop_.run();
 
+  // The loop has ended: connections first, then what they refer to.
+  operations_->set_message_switch(nullptr);
+  switch_.reset();
+  control_socket_.reset();
+  registry_.reset();
+  return exit_status_;
+}
+
+/// From here on requests are answered. False when nobody could give the daemon orders; the reason was logged.
+bool Daemon::serve() {
+  registry_->serve();
   auto control = control::ControlSocket::open(
       loop_, {options_.control_socket_path(), [this] { return operations_->metrics(); }}, *commands_, log_);
   if (!control) {
     log_.log(LogLevel::error, "control_socket_unusable", {{"error", control.error().message}});
-    return 1;
+    return false;
   }
   control_socket_ = std::move(*control);
   // Last: sockets are served and operators answered whether there is a switch or not.
@@ -276,39 +323,31 @@ int Daemon::run() {
         *commands_, log_);
     operations_->set_message_switch(switch_.get());
   }
-  loop_.on_terminate([this] { stop(); });
   log_.log(LogLevel::notice, "started",
            {{"version", GUARD_VERSION},
             {"upstream", options_.upstream},
             {"pending", engine_->snapshot().pending_entries},
-            {"sockets", resumed.listening}});
-  notifier_.send("READY=1\nSTATUS=serving");
-  loop_.run();
-
-  // The loop has ended: connections first, then what they refer to.
-  operations_->set_message_switch(nullptr);
-  switch_.reset();
-  control_socket_.reset();
-  registry_.reset();
-  return 0;
+            {"sockets", device_sockets_.size()}});
+  return true;
 }
 
 /// Finishes the requests under way, waits for updates under way, ends the session; then the loop ends. What
 /// is pending stays in the journal.
 void Daemon::stop() {
   if (std::exchange(stopping_, true)) return;
-  notifier_.send("STOPPING=1");
+  service_.stopping();
   const core::Snapshot view = engine_->snapshot();
   log_.log(view.pending_entries == 0 ? LogLevel::notice : LogLevel::warning, "stopping",
            {{"pending_entries", view.pending_entries}, {"pending_vms", view.pending_vms}});
   loop_.at(loop_.now() + 2 * Time(stop_patience), [this] { loop_.stop(); });
   // A client that never finishes its request takes no time from the updates.
   loop_.at(loop_.now() + Time(stop_patience), [this] { stop_engine(); });
-  stop_steps_ = static_cast<unsigned>(device_sockets_.size()) + (switch_ ? 3 : 2);
+  stop_steps_ =
+      static_cast<unsigned>(device_sockets_.size()) + (control_socket_ ? 1 : 0) + (switch_ ? 1 : 0) + 1;
   for (DeviceSocket* socket : device_sockets_) {
     socket->server().drain([this] { count_down_stop(); });
   }
-  control_socket_->drain([this] { count_down_stop(); });
+  if (control_socket_) control_socket_->drain([this] { count_down_stop(); });
   if (switch_) switch_->drain([this] { count_down_stop(); });
   count_down_stop();
 }
@@ -330,8 +369,12 @@ void Daemon::stop_engine() {
 
 }  // namespace
 
-int run(const Options& options, Logger& log, const Notifier& notifier) {
-  Daemon daemon(options, log, notifier);
+int run(const Options& options, Logger& log, const ServiceEnvironment& environment,
+        const Notifier& notifier) {
+  for (const std::string& problem : environment.problems) {
+    log.log(LogLevel::warning, "service_environment", {{"problem", problem}});
+  }
+  Daemon daemon(options, log, environment, notifier);
   return daemon.run();
 }
 

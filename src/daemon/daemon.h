@@ -7,11 +7,13 @@
 #include "base/log.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
+#include "daemon/service_environment.h"
 
 namespace guard::daemon {
 
 /// Runs the daemon until SIGTERM or SIGINT. Returns the exit status of the process: 0 after an orderly stop,
 /// 1 when it could not start (the reason was logged).
-int run(const Options& options, Logger& log, const Notifier& notifier);
+/// `environment` is what systemd said, `notifier` how it is answered.
+int run(const Options& options, Logger& log, const ServiceEnvironment& environment, const Notifier& notifier);
 
 }  // namespace guard::daemon

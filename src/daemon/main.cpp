@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <exception>
 #include <string>
 
@@ -12,6 +11,7 @@
 #include "daemon/daemon.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
+#include "daemon/service_environment.h"
 
 namespace {
 
@@ -36,18 +36,19 @@ void raise_descriptor_limit(guard::Logger& log) {
 
 int main(int argc, char** argv) {
   using namespace guard;
+  // First, before anything can take the number of a descriptor that systemd has passed.
+  const daemon::ServiceEnvironment environment = daemon::take_service_environment();
   const daemon::Parsed parsed = daemon::parse_options(argc, argv);
   if (!parsed.options) return parsed.exit_status;
   // Files are created with explicit modes; this is for those that a library might create.
   ::umask(0077);
   // A peer that has gone away is an error of write(2), not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
-  const char* notify_socket = std::getenv("NOTIFY_SOCKET");
-  const daemon::Notifier notifier(notify_socket != nullptr ? notify_socket : "");
+  const daemon::Notifier notifier(environment.notify_socket);
   const auto log = make_stderr_logger(parsed.options->log_level);
   raise_descriptor_limit(*log);
   try {
-    return daemon::run(*parsed.options, *log, notifier);
+    return daemon::run(*parsed.options, *log, environment, notifier);
   } catch (const std::exception& error) {
     // systemd restarts the daemon, and restarts are invisible (P12).
     log->log(LogLevel::error, "ended_by_exception", {{"error", error.what()}});

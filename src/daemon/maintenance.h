@@ -30,7 +30,7 @@ class Maintenance {
   /// What the quarantine held when it was last looked at, bytes, and what was added since. `added` is the
   /// journal's own count of what it put there; when it has changed a new look is begun.
   std::uint64_t quarantine_bytes(std::uint64_t added);
-  /// Looks at once. Only before the worker thread has been given anything.
+  /// Looks at once, on the calling thread. Only as long as nothing else here has been called.
   void look_first();
 
  private:

@@ -21,18 +21,6 @@ double seconds_between(Time from, Time to) {
   return std::round(std::chrono::duration<double>(to - from).count() * 1000) / 1000;
 }
 
-const char* name_of(core::Health::State state) {
-  switch (state) {
-    case core::Health::State::unknown:
-      return "unknown";
-    case core::Health::State::up:
-      return "up";
-    case core::Health::State::down:
-      return "down";
-  }
-  return "unknown";
-}
-
 JsonObject counters_json(const core::Counters& c) {
   return JsonObject{{"writes_direct", c.writes_direct},
                     {"writes_journaled", c.writes_journaled},
@@ -178,7 +166,7 @@ JsonArray DaemonOperations::parked_json(const core::Snapshot& view) const {
 
 Json DaemonOperations::status_json() const {
   const core::Snapshot view = engine_.snapshot();
-  JsonObject upstream{{"uri", upstream_uri_}, {"state", name_of(view.upstream)}};
+  JsonObject upstream{{"uri", upstream_uri_}, {"state", core::name_of(view.upstream)}};
   upstream.emplace_back(
       "since", view.upstream == core::Health::State::unknown ? Json() : Json(since(view.upstream_since)));
   upstream.emplace_back("last_error", view.upstream_error.empty() ? Json() : Json(view.upstream_error));

@@ -323,6 +323,7 @@ void Engine::feed(core::Event event) {
   }
   feeding_ = false;
   arm();
+  if (host_.changed) host_.changed();
   check_waiters();
 }
 

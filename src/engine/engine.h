@@ -33,6 +33,15 @@ struct Host {
   std::function<Time()> now;
   /// Milliseconds since 1970, for people only.
   std::function<std::int64_t()> wall_ms;
+  /// Loop thread, may be empty: called whenever what brief() says may have changed. Must be cheap.
+  std::function<void()> changed;
+};
+
+/// The state of the whole in three values, which cost nothing to ask for.
+struct Brief {
+  core::Mode mode = core::Mode::direct;
+  core::Health::State upstream = core::Health::State::unknown;
+  std::size_t pending_entries = 0;
 };
 
 class Engine final : public UpstreamEvents {
@@ -88,6 +97,7 @@ class Engine final : public UpstreamEvents {
     return core_.owner_of_vtpm(vtpm);
   }
 
+  Brief brief() const { return {core_.mode(), core_.health(), core_.pending_entries()}; }
   core::Snapshot snapshot() const { return core_.snapshot(); }
   std::vector<core::PendingView> pending() const { return core_.pending(); }
   /// Figures of the journal; nullopt before start().
