@@ -247,6 +247,9 @@ inline constexpr minutes drain_max{60};
 // --- systemd ----------------------------------------------------------------------------------------------
 /// How long a message waits for room in systemd's queue; it usually takes less than a millisecond.
 inline constexpr seconds notify_patience{1};
+/// Descriptors that are looked at when systemd passes some: more than its store may hold (the unit's
+/// FileDescriptorStoreMax).
+inline constexpr std::size_t inherited_descriptors = 8192;
 /// How often STATUS= is sent at most.
 inline constexpr seconds status_interval{1};
 /// A journal that takes longer to be read keeps nobody from being told that the sockets listen: reading it
@@ -299,6 +302,7 @@ static_assert(switch_answer > max_body_control);
 static_assert(switch_remembered > 2 * switch_requests, "what is not answered yet is never forgotten");
 static_assert(switch_retry_max <= contents_age);
 static_assert(device_sockets * 512 <= resume_file_bytes);
+static_assert(inherited_descriptors > device_sockets);
 static_assert(call_notes >= 2 * device_sockets);
 static_assert(commit_bytes >= journal_payload);
 static_assert(journal_size <= journal_max);

@@ -1,5 +1,7 @@
 #include "control/registry.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
@@ -25,6 +27,13 @@ struct Socket {
   std::unique_ptr<SocketHandle> handle;
 
   bool listening() const { return handle != nullptr || static_cast<bool>(waiting); }
+  /// Nobody listens any more, neither here nor in a descriptor store.
+  void retire() {
+    if (handle) handle->retire();
+    if (waiting) ::shutdown(waiting.get(), SHUT_RDWR);
+    handle.reset();
+    waiting = OwnedFd();
+  }
 };
 
 struct Operation {
@@ -41,6 +50,17 @@ struct PathQueue {
 };
 
 SocketSpec spec_of(const SocketEntry& entry) { return {.path = entry.path, .gid = entry.gid}; }
+
+void forget(DescriptorStore* store, const std::string& path) {
+  if (store != nullptr) store->forget(private_name(path));
+}
+
+/// Kept before anybody is told that it exists: from then on a restart must not refuse its clients.
+Result<BornSocket> create_and_keep(DescriptorStore* store, const SocketEntry& entry) {
+  auto born = create_socket(spec_of(entry));
+  if (born && store != nullptr) store->keep(private_name(entry.path), born->listener.get());
+  return born;
+}
 
 /// The directory of a socket belongs to its VM and ends with it.
 bool directory_is_gone(const Error& error) {
@@ -135,9 +155,11 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
       return finish(entry.path, std::unexpected(Error{Errc::no_space, 0, "too many sockets"}));
     }
     blocking(
-        [entry, ours]() -> Attempt {
+        [entry, ours, store = options.store]() -> Attempt {
           if (ours && is_still_there(entry.path, *ours)) return {.in_use = true};
-          return {.in_use = false, .born = create_socket(spec_of(entry))};
+          // Before the new one is kept, which will have the same name.
+          if (ours) forget(store, entry.path);
+          return {.in_use = false, .born = create_and_keep(store, entry)};
         },
         [this, entry](Attempt attempt) { end_create(entry, std::move(attempt)); });
   }
@@ -153,7 +175,7 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
               {{"path", entry.path}, {"vm", old->second.entry.vm}, {"reason", "its file had disappeared"}});
     }
     Socket& socket = sockets[entry.path];
-    socket.handle.reset();
+    socket.retire();
     socket.entry = entry;
     socket.file = attempt.born->file;
     if (auto attached = attach(socket, std::move(attempt.born->listener)); !attached) {
@@ -183,11 +205,15 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
 
   /// The socket exists and cannot be served: it goes away again before the refusal.
   void undo_create(const SocketEntry& entry, const Error& error) {
-    blocking([path = entry.path, file = sockets[entry.path].file] { return remove_socket(path, file); },
-             [this, path = entry.path, error](const Result<>&) {
-               sockets.erase(path);
-               save([this, path, error] { finish(path, std::unexpected(error)); });
-             });
+    blocking(
+        [path = entry.path, file = sockets[entry.path].file, store = options.store] {
+          forget(store, path);
+          return remove_socket(path, file);
+        },
+        [this, path = entry.path, error](const Result<>&) {
+          sockets.erase(path);
+          save([this, path, error] { finish(path, std::unexpected(error)); });
+        });
   }
 
   std::size_t listening() const {
@@ -213,11 +239,14 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
                                                                std::to_string(asked.gid))));
     }
     const bool was_listening = socket.listening();
-    socket.handle.reset();
-    socket.waiting = OwnedFd();
+    socket.retire();
     if (!was_listening) return end_destroy(asked.path, {});
-    blocking([path = asked.path, file = socket.file] { return remove_socket(path, file); },
-             [this, path = asked.path](Result<> removed) { end_destroy(path, removed); });
+    blocking(
+        [path = asked.path, file = socket.file, store = options.store] {
+          forget(store, path);
+          return remove_socket(path, file);
+        },
+        [this, path = asked.path](Result<> removed) { end_destroy(path, removed); });
   }
 
   /// A file that cannot be unlinked is no reason to refuse: nobody listens on it any more, which is what the
@@ -277,7 +306,8 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
 
   // --- Resume ---------------------------------------------------------------------------------------------
 
-  void resume_entry(const SocketEntry& entry, ResumeReport& report, std::string& first_dropped) {
+  void resume_entry(const SocketEntry& entry, Inherited& inherited, ResumeReport& report,
+                    std::string& first_dropped) {
     Socket socket;
     socket.entry = entry;
     if (!serves(entry.device)) {
@@ -285,7 +315,9 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
       sockets[entry.path] = std::move(socket);
       return;
     }
-    auto born = create_socket(spec_of(entry));
+    auto kept = inherited.take(spec_of(entry));
+    if (kept) ++report.inherited;
+    Result<BornSocket> born = kept ? std::move(*kept) : create_and_keep(options.store, entry);
     if (!born && directory_is_gone(born.error())) {
       if (report.dropped++ == 0) first_dropped = entry.path;
       return;
@@ -303,6 +335,7 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
 
   ResumeReport resume() {
     ResumeReport report;
+    Inherited inherited(std::move(options.inherited), options.store, log);
     ResumeStore::Loaded loaded = store.load();
     report.unreadable = loaded.file.skipped;
     report.damaged = loaded.file.damaged;
@@ -320,7 +353,7 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
     std::string first_dropped;
     for (const auto& [path, entry] : latest) {
       if (sockets.size() < limits::device_sockets) {
-        resume_entry(entry, report, first_dropped);
+        resume_entry(entry, inherited, report, first_dropped);
       } else {
         ++report.unreadable;
       }

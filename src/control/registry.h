@@ -20,6 +20,8 @@
 #include <vector>
 
 #include "base/log.h"
+#include "control/descriptor_store.h"
+#include "control/inherited.h"
 #include "guard/result.h"
 #include "guard/types.h"
 #include "wire/resume_file.h"
@@ -29,10 +31,14 @@ namespace guard::control {
 /// One device socket: device, gid, path and VM. The path identifies it.
 using SocketEntry = wire::ResumeEntry;
 
-/// What serves one device socket. Destroying it closes the listener and all its connections.
+/// What serves one device socket. Destroying it closes the listener and all its connections; a copy of the
+/// listener kept elsewhere goes on queueing clients.
 class SocketHandle {
  public:
   virtual ~SocketHandle() = default;
+  /// The socket goes away for good, not only this process: shuts the listener down, so that copies kept
+  /// elsewhere are of no use any more. Destruction follows.
+  virtual void retire() = 0;
 };
 
 /// Runs `work` on a thread where blocking is allowed, then `then` on the loop thread. Several works may be
@@ -49,11 +55,16 @@ struct RegistryOptions {
   /// is not served until the next start.
   std::function<std::unique_ptr<SocketHandle>(const SocketEntry&, int listening_fd)> open;
   RunBlocking run_blocking;
+  /// Keeps every listening socket while this process is away; may be null. Outlives the registry.
+  DescriptorStore* store = nullptr;
+  /// What it has kept for us. resume() takes what the resume file lists and closes the rest.
+  std::vector<InheritedFd> inherited = {};
 };
 
 /// What resume() found, for the log and the tests.
 struct ResumeReport {
   std::size_t listening = 0;  ///< sockets that exist again
+  std::size_t inherited = 0;  ///< of them, those that never ceased to exist
   std::size_t dropped = 0;    ///< the directory is gone, so the VM is; forgotten
   std::size_t failed = 0;   ///< could not be created for another reason; kept in the file for the next start
   std::size_t foreign = 0;  ///< of a device this daemon does not serve; kept in the file
@@ -77,8 +88,8 @@ class Registry {
   using Done = std::function<void(Result<>)>;
 
   Registry(RegistryOptions options, Logger& log);
-  /// Closes all handles. Socket files and the resume file stay, for the next start. Operations under way are
-  /// not answered any more.
+  /// Closes all handles. Socket files, the resume file and what the descriptor store keeps stay, for the next
+  /// start. Operations under way are not answered any more.
   ~Registry();
   Registry(const Registry&) = delete;
 

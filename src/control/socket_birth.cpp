@@ -1,6 +1,7 @@
 #include "control/socket_birth.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/fsuid.h>
 #include <sys/socket.h>
@@ -9,8 +10,10 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <mutex>
 #include <system_error>
@@ -28,6 +31,12 @@ std::unexpected<Error> failed(std::string_view what, const std::string& name, in
 
 std::unexpected<Error> refused(const std::string& name, std::string_view why) {
   return std::unexpected(Error::invalid(name + " " + std::string(why)));
+}
+
+constexpr std::string_view private_prefix = ".guard-";
+
+std::unexpected<Error> not_found(const std::string& name, std::string_view why) {
+  return std::unexpected(Error{Errc::not_found, 0, name + " " + std::string(why)});
 }
 
 /// The two halves of a checked path.
@@ -171,6 +180,40 @@ Result<BornSocket> create_here(const SocketSpec& spec) {
   return bear(*parent, place, spec);
 }
 
+/// What follows the last slash of the path that `ask` (getsockname, getpeername) tells of a unix socket.
+std::string last_component(int socket, int (*ask)(int, sockaddr*, socklen_t*) noexcept) {
+  sockaddr_un address{};
+  socklen_t size = sizeof address;
+  if (ask(socket, reinterpret_cast<sockaddr*>(&address), &size) < 0 || address.sun_family != AF_UNIX)
+    return {};
+  const auto length = std::min<std::size_t>(size, sizeof address) - offsetof(sockaddr_un, sun_path);
+  const std::string path(address.sun_path, ::strnlen(address.sun_path, length));
+  return path.substr(path.rfind('/') + 1);
+}
+
+/// Whether who connects to the socket `file` (an O_PATH descriptor, so that no link is followed) ends up in
+/// the backlog of `listener`. Neither fstat nor /proc tells: a connection does. It gets the private name of
+/// the path from a socket that was born there, and stands in the backlog of ours; nobody accepts it
+/// meanwhile.
+Result<> check_reached(const std::string& path, const OwnedFd& file, const OwnedFd& listener) {
+  const OwnedFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!probe) return failed("create a socket for", path);
+  const std::string place = "/proc/self/fd/" + std::to_string(file.get());
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, place.c_str(), place.size() + 1);
+  const bool connected =
+      ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  if (!connected && errno != EAGAIN) return failed("connect to", path);
+  // A full backlog (EAGAIN) gives no connection that could be asked; ours must be full of clients then.
+  if (connected && last_component(probe.get(), ::getpeername) != private_name(path)) {
+    return not_found(path, "is another socket");
+  }
+  pollfd waiting{listener.get(), POLLIN, 0};
+  if (::poll(&waiting, 1, 0) == 1 && waiting.revents == POLLIN) return {};
+  return not_found(path, "leads to another socket");
+}
+
 }  // namespace
 
 OwnedFd::~OwnedFd() {
@@ -200,9 +243,45 @@ Result<void> check_socket_path(std::string_view path) {
 std::string private_name(std::string_view path) {
   static constexpr char digits[] = "0123456789abcdef";
   const std::uint64_t hash = XXH3_64bits(path.data(), path.size());
-  std::string name = ".guard-";
+  std::string name(private_prefix);
   for (int shift = 60; shift >= 0; shift -= 4) name.push_back(digits[hash >> shift & 15]);
   return name;
+}
+
+bool is_private_name(std::string_view name) {
+  return name.size() == private_prefix.size() + 16 && name.starts_with(private_prefix) &&
+         name.substr(private_prefix.size()).find_first_not_of("0123456789abcdef") == name.npos;
+}
+
+std::string born_name(int socket) {
+  std::string name = last_component(socket, ::getsockname);
+  return is_private_name(name) ? name : std::string();
+}
+
+Result<FileId> adopt_socket(const SocketSpec& spec, const OwnedFd& listener) {
+  if (auto good = check_socket_path(spec.path); !good) return std::unexpected(good.error());
+  const Place place = split(spec.path);
+  auto parent = open_parent(place.directory);
+  if (!parent) return std::unexpected(parent.error());
+  const OwnedFd file(::openat(parent->get(), place.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (!file) return failed("open", spec.path);
+  struct stat st{};
+  if (::fstat(file.get(), &st) < 0) return failed("stat", spec.path);
+  if (!S_ISSOCK(st.st_mode)) return not_found(spec.path, "is no socket any more");
+  if ((spec.gid && st.st_gid != *spec.gid) || (st.st_mode & 07777) != spec.mode) {
+    return not_found(spec.path, "has another group or mode");
+  }
+  if (auto reached = check_reached(spec.path, file, listener); !reached) {
+    return std::unexpected(reached.error());
+  }
+  // Not all of this survives an exec or an older version: who listens (SO_PEERCRED), backlog, flags.
+  const int flags = ::fcntl(listener.get(), F_GETFL);
+  if (::listen(listener.get(), limits::listen_backlog) < 0 || flags < 0 ||
+      ::fcntl(listener.get(), F_SETFL, flags | O_NONBLOCK) < 0 ||
+      ::fcntl(listener.get(), F_SETFD, FD_CLOEXEC) < 0) {
+    return failed("take over", spec.path);
+  }
+  return FileId{st.st_dev, st.st_ino};
 }
 
 // A thread that lives for one birth: its group for new files (and, where possible, its umask) end with it, so

@@ -68,6 +68,10 @@ Result<void> check_socket_path(std::string_view path);
 /// The name a socket is born under, beside its path: ".guard-" and 16 hex digits of XXH3-64 of the full path.
 /// getsockname() of a descriptor answers this name for ever, so the digits lead back to the path.
 std::string private_name(std::string_view path);
+/// Whether `name` has that form.
+bool is_private_name(std::string_view name);
+/// The private name under which the socket was born, empty when it was not born here.
+std::string born_name(int socket);
 
 /// Creates the listening socket of `spec` with limits::listen_backlog. After success the file at the path has
 /// exactly the mode and group asked for, and clients can connect. A socket, or a plain file when
@@ -76,6 +80,12 @@ std::string private_name(std::string_view path);
 /// Errors: invalid (bad path; something else than a socket or plain file is in the way; the directory is a
 /// link; its set-group-ID bit or default ACL would change group or mode), not_found (no such directory), io.
 Result<BornSocket> create_socket(const SocketSpec& spec);
+
+/// Whether `listener`, a listening socket that was born under the private name of `spec.path` in an earlier
+/// process, is what clients reach at that path, and the file there has the group and mode asked for. Success
+/// makes it what create_socket would have made. Nobody may accept from it meanwhile; a connection that ends
+/// at once is left in its backlog. Errors: not_found (nothing there, or another file), io.
+Result<FileId> adopt_socket(const SocketSpec& spec, const OwnedFd& listener);
 
 /// Whether the file at `path` is still the socket `file`, links not followed.
 bool is_still_there(const std::string& path, const FileId& file);

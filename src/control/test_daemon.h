@@ -123,6 +123,7 @@ class TestDaemon {
 
  private:
   struct Handle final : SocketHandle {
+    void retire() override { ::shutdown(listener.get(), SHUT_RDWR); }
     OwnedFd listener;
   };
 };

@@ -35,12 +35,15 @@ inline std::string contents_of(const std::string& path) {
 /// A registry with a worker that works when told to, so that a test decides what is under way.
 class Daemon {
  public:
-  explicit Daemon(const TestDir& dir, std::vector<Device> devices = {Device::vtpm})
+  explicit Daemon(const TestDir& dir, std::vector<Device> devices = {Device::vtpm},
+                  DescriptorStore* store = nullptr, std::vector<InheritedFd> inherited = {})
       : registry({.resume_file = dir / "resume.json",
                   .devices = std::move(devices),
                   .open = [this](const SocketEntry& entry, int fd) { return open(entry, fd); },
-                  .run_blocking =
-                      [this](auto work, auto then) { works.emplace_back(std::move(work), std::move(then)); }},
+                  .run_blocking = [this](auto work,
+                                         auto then) { works.emplace_back(std::move(work), std::move(then)); },
+                  .store = store,
+                  .inherited = std::move(inherited)},
                  log) {}
 
   /// Does the oldest work (or the one at `index`), then what follows it.
@@ -85,6 +88,7 @@ class Daemon {
   struct Handle final : SocketHandle {
     Handle(Daemon& d, SocketEntry e, int fd) : daemon(d), entry(std::move(e)), listener(fd) {}
     ~Handle() override { daemon.events.push_back("close " + entry.path); }
+    void retire() override { ::shutdown(listener.get(), SHUT_RDWR); }
     Daemon& daemon;
     SocketEntry entry;
     OwnedFd listener;

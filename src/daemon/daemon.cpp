@@ -14,6 +14,7 @@
 #include "daemon/operations.h"
 #include "daemon/service.h"
 #include "daemon/state_dir.h"
+#include "daemon/systemd_store.h"
 #include "daemon/worker.h"
 #include "device/swtpm_rest.h"
 #include "device/varstored_rpc.h"
@@ -47,6 +48,7 @@ class DeviceSocket final : public control::SocketHandle {
  public:
   DeviceSocket(Daemon& daemon, const control::SocketEntry& entry, int listening_fd);
   ~DeviceSocket() override;
+  void retire() override { server_->shutdown_listener(); }
   net::Server& server() { return *server_; }
 
  private:
@@ -61,10 +63,12 @@ class DeviceSocket final : public control::SocketHandle {
 
 class Daemon {
  public:
-  Daemon(const Options& options, Logger& log, const ServiceEnvironment& environment, const Notifier& notifier)
+  Daemon(const Options& options, Logger& log, ServiceEnvironment environment, const Notifier& notifier)
       : options_(options),
         log_(log),
         service_(loop_, notifier, environment.watchdog),
+        systemd_store_(notifier, log),
+        inherited_(std::move(environment.inherited)),
         state_dir_(options.state_dir, {options.journal_size, options.journal_max}, log),
         maintenance_(state_dir_, worker_, log),
         worker_([this](std::function<void()> work) { loop_.post(std::move(work)); }) {}
@@ -92,6 +96,9 @@ class Daemon {
   Logger& log_;
   net::Loop loop_;
   Service service_;
+  SystemdStore systemd_store_;
+  std::vector<control::InheritedFd> inherited_;  ///< until the registry has it
+  std::size_t sockets_inherited_ = 0;
   StateDir state_dir_;
   Maintenance maintenance_;
   device::SwtpmStats device_stats_;
@@ -144,10 +151,7 @@ void DeviceSocket::serve_variables(const control::SocketEntry& entry, int listen
       daemon_.log_, entry.path);
 }
 
-DeviceSocket::~DeviceSocket() {
-  std::erase(daemon_.device_sockets_, this);
-  server_->shutdown_listener();
-}
+DeviceSocket::~DeviceSocket() { std::erase(daemon_.device_sockets_, this); }
 
 /// `unix:PATH` is xapi; `embedded:FILE` a store of our own, named in the state directory.
 Result<std::unique_ptr<upstream::ManagedUpstream>> Daemon::make_upstream() {
@@ -201,6 +205,8 @@ bool Daemon::build() {
   registry.run_blocking = [this](std::function<void()> work, std::function<void()> then) {
     worker_.run(std::move(work), std::move(then));
   };
+  registry.store = &systemd_store_;
+  registry.inherited = std::move(inherited_);
   registry_ = std::make_unique<control::Registry>(std::move(registry), log_);
   operations_->set_registry(registry_.get());
   commands_ = std::make_unique<control::Commands>(*registry_, *operations_, log_);
@@ -286,7 +292,7 @@ int Daemon::run() {
              {{"dir", options_.runtime_dir}, {"error", opened.error().message}});
     return 1;
   }
-  registry_->resume();
+  sockets_inherited_ = registry_->resume().inherited;
   loop_.on_terminate([this] { stop(); });
   service_.begin();
   // Usually serve() is there long before.
@@ -327,7 +333,8 @@ bool Daemon::serve() {
            {{"version", GUARD_VERSION},
             {"upstream", options_.upstream},
             {"pending", engine_->snapshot().pending_entries},
-            {"sockets", device_sockets_.size()}});
+            {"sockets", device_sockets_.size()},
+            {"inherited", sockets_inherited_}});
   return true;
 }
 
@@ -369,12 +376,11 @@ void Daemon::stop_engine() {
 
 }  // namespace
 
-int run(const Options& options, Logger& log, const ServiceEnvironment& environment,
-        const Notifier& notifier) {
+int run(const Options& options, Logger& log, ServiceEnvironment environment, const Notifier& notifier) {
   for (const std::string& problem : environment.problems) {
     log.log(LogLevel::warning, "service_environment", {{"problem", problem}});
   }
-  Daemon daemon(options, log, environment, notifier);
+  Daemon daemon(options, log, std::move(environment), notifier);
   return daemon.run();
 }
 

@@ -4,7 +4,7 @@
 
 #include <csignal>
 #include <exception>
-#include <string>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -37,7 +37,7 @@ void raise_descriptor_limit(guard::Logger& log) {
 int main(int argc, char** argv) {
   using namespace guard;
   // First, before anything can take the number of a descriptor that systemd has passed.
-  const daemon::ServiceEnvironment environment = daemon::take_service_environment();
+  daemon::ServiceEnvironment environment = daemon::take_service_environment();
   const daemon::Parsed parsed = daemon::parse_options(argc, argv);
   if (!parsed.options) return parsed.exit_status;
   // Files are created with explicit modes; this is for those that a library might create.
@@ -48,7 +48,7 @@ int main(int argc, char** argv) {
   const auto log = make_stderr_logger(parsed.options->log_level);
   raise_descriptor_limit(*log);
   try {
-    return daemon::run(*parsed.options, *log, environment, notifier);
+    return daemon::run(*parsed.options, *log, std::move(environment), notifier);
   } catch (const std::exception& error) {
     // systemd restarts the daemon, and restarts are invisible (P12).
     log->log(LogLevel::error, "ended_by_exception", {{"error", error.what()}});

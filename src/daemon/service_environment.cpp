@@ -1,10 +1,14 @@
 #include "daemon/service_environment.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <cstdlib>
+
+#include "base/limits.h"
 
 namespace guard::daemon {
 
@@ -38,12 +42,56 @@ void read_watchdog(const Lookup& lookup, pid_t self, ServiceEnvironment& found) 
   found.watchdog = std::chrono::microseconds(static_cast<std::int64_t>(*value));
 }
 
+/// One for each descriptor, or none at all: names of which one is missing name nothing for sure. Systemd
+/// before 227 gives none.
+std::vector<std::string> names_of(const std::string& text, std::uint64_t count, ServiceEnvironment& found) {
+  std::vector<std::string> names;
+  for (std::size_t begin = 0; begin <= text.size() && names.size() <= count;) {
+    const std::size_t end = std::min(text.find(':', begin), text.size());
+    names.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  if (names.size() == count) return names;
+  found.problems.emplace_back("LISTEN_FDNAMES does not name each descriptor");
+  return {};
+}
+
+void take_descriptors(const Lookup& lookup, pid_t self, int first_fd, ServiceEnvironment& found) {
+  const auto pid = lookup("LISTEN_PID");
+  const auto fds = lookup("LISTEN_FDS");
+  if (!pid || !fds || !meant_for(self, "LISTEN_PID", *pid, found)) return;
+  const auto said = number(*fds);
+  if (!said) {
+    found.problems.emplace_back("LISTEN_FDS is no number");
+    return;
+  }
+  const std::uint64_t count = std::min<std::uint64_t>(*said, limits::inherited_descriptors);
+  if (*said > count) {
+    found.problems.push_back("LISTEN_FDS says " + *fds + ", of which only the first " +
+                             std::to_string(count) + " are looked at");
+  }
+  const auto named = lookup("LISTEN_FDNAMES");
+  const auto names = named ? names_of(*named, *said, found) : std::vector<std::string>();
+  std::size_t missing = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const int fd = first_fd + static_cast<int>(i);
+    if (::fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+      ++missing;
+      continue;
+    }
+    found.inherited.push_back({control::OwnedFd(fd), i < names.size() ? names[i] : std::string()});
+  }
+  if (missing > 0)
+    found.problems.push_back(std::to_string(missing) + " descriptors were promised and not passed");
+}
+
 }  // namespace
 
-ServiceEnvironment read_service_environment(const Lookup& lookup, pid_t self) {
+ServiceEnvironment read_service_environment(const Lookup& lookup, pid_t self, int first_fd) {
   ServiceEnvironment found;
   found.notify_socket = lookup("NOTIFY_SOCKET").value_or("");
   read_watchdog(lookup, self, found);
+  take_descriptors(lookup, self, first_fd, found);
   return found;
 }
 
@@ -53,7 +101,10 @@ ServiceEnvironment take_service_environment() {
     return value == nullptr ? std::nullopt : std::optional<std::string>(value);
   };
   ServiceEnvironment found = read_service_environment(lookup, ::getpid());
-  for (const char* name : {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}) ::unsetenv(name);
+  for (const char* name :
+       {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) {
+    ::unsetenv(name);
+  }
   return found;
 }
 

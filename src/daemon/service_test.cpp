@@ -1,5 +1,6 @@
 #include "daemon/service.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -226,13 +227,28 @@ TEST(Notifier, WaitsForAReceiverThatHangsOnceAndNotEachTime) {
   EXPECT_EQ(systemd.next(), "READY=1");
 }
 
-ServiceEnvironment read(std::map<std::string, std::string> variables) {
+/// Where the tests pass descriptors: above everything that is open here.
+constexpr int first_fd = 200;
+
+ServiceEnvironment read(const std::map<std::string, std::string>& variables) {
   return read_service_environment(
       [&](const char* name) -> std::optional<std::string> {
         const auto found = variables.find(name);
         return found == variables.end() ? std::nullopt : std::optional(found->second);
       },
-      42);
+      42, first_fd);
+}
+
+/// Passes so many descriptors, as systemd does: they survive an exec.
+void pass(int count) {
+  for (int i = 0; i < count; ++i) ASSERT_EQ(::dup2(0, first_fd + i), first_fd + i);
+}
+bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
+
+std::vector<std::string> names_of(const ServiceEnvironment& found) {
+  std::vector<std::string> names;
+  for (const auto& one : found.inherited) names.push_back(one.name);
+  return names;
 }
 
 TEST(ServiceEnvironment, IsEmptyWithoutSystemd) {
@@ -259,9 +275,68 @@ TEST(ServiceEnvironment, ReportsNonsenseAndGoesOn) {
   EXPECT_EQ(read({{"WATCHDOG_USEC", "5"}, {"WATCHDOG_PID", "me"}}).problems.size(), 1u);
 }
 
+TEST(ServiceEnvironment, TakesTheDescriptorsThatWerePassedWithTheirNames) {
+  pass(3);
+  {
+    const auto found = read({{"LISTEN_PID", "42"}, {"LISTEN_FDS", "3"}, {"LISTEN_FDNAMES", "a::stored"}});
+    EXPECT_EQ(names_of(found), (std::vector<std::string>{"a", "", "stored"}));
+    EXPECT_TRUE(found.problems.empty());
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_EQ(found.inherited.at(static_cast<std::size_t>(i)).fd.get(), first_fd + i);
+      EXPECT_EQ(::fcntl(first_fd + i, F_GETFD), FD_CLOEXEC);
+    }
+  }
+  EXPECT_FALSE(is_open(first_fd)) << "whoever holds them owns them";
+}
+
+TEST(ServiceEnvironment, TakesDescriptorsWithoutNames) {
+  pass(2);
+  const auto found = read({{"LISTEN_PID", "42"}, {"LISTEN_FDS", "2"}});
+  EXPECT_EQ(names_of(found), (std::vector<std::string>{"", ""}));
+  EXPECT_TRUE(found.problems.empty());
+}
+
+TEST(ServiceEnvironment, LeavesDescriptorsOfAnotherProcessAlone) {
+  pass(1);
+  EXPECT_TRUE(read({{"LISTEN_PID", "43"}, {"LISTEN_FDS", "1"}}).inherited.empty());
+  EXPECT_TRUE(read({{"LISTEN_FDS", "1"}}).inherited.empty());
+  EXPECT_TRUE(read({{"LISTEN_PID", "42"}}).inherited.empty());
+  EXPECT_TRUE(is_open(first_fd));
+  ::close(first_fd);
+}
+
+TEST(ServiceEnvironment, SurvivesNonsenseAboutDescriptors) {
+  for (const char* count : {"", "-1", "x", "3 ", "0x3", "99999999999999999999999"}) {
+    pass(1);
+    const auto found = read({{"LISTEN_PID", "42"}, {"LISTEN_FDS", count}});
+    EXPECT_TRUE(found.inherited.empty()) << count;
+    EXPECT_EQ(found.problems.size(), 1u) << count;
+  }
+  EXPECT_EQ(read({{"LISTEN_PID", "x"}, {"LISTEN_FDS", "1"}}).problems.size(), 1u);
+  // More is promised than there is: what is there is taken.
+  for (const char* count : {"5", "8193", "4294967297"}) {
+    pass(2);
+    const auto found = read({{"LISTEN_PID", "42"}, {"LISTEN_FDS", count}});
+    ASSERT_GE(found.inherited.size(), 2u) << count;
+    EXPECT_EQ(found.inherited[1].fd.get(), first_fd + 1);
+    EXPECT_EQ(found.problems.size(), std::string(count) == "5" ? 1u : 2u) << count;
+  }
+  // Names that do not fit name nothing.
+  for (const char* names : {"", "a", "a:b:c", "a:b:c:d:e:f"}) {
+    pass(2);
+    const auto found = read({{"LISTEN_PID", "42"}, {"LISTEN_FDS", "2"}, {"LISTEN_FDNAMES", names}});
+    EXPECT_EQ(names_of(found), (std::vector<std::string>{"", ""})) << names;
+    EXPECT_EQ(found.problems.size(), 1u) << names;
+  }
+  EXPECT_TRUE(read({{"LISTEN_PID", "42"}, {"LISTEN_FDS", "0"}}).problems.empty());
+}
+
 TEST(ServiceEnvironment, IsTakenOutOfTheEnvironment) {
   ::setenv("NOTIFY_SOCKET", "/run/x", 1);
   ::setenv("WATCHDOG_USEC", "1000000", 1);
+  ::setenv("LISTEN_PID", "1", 1);
+  ::setenv("LISTEN_FDS", "5", 1);
+  ::setenv("LISTEN_FDNAMES", "a:b", 1);
   ::setenv("WATCHDOG_PID", std::to_string(::getpid()).c_str(), 1);
   const auto found = take_service_environment();
   EXPECT_EQ(found.notify_socket, "/run/x");
