@@ -226,7 +226,8 @@ void Alerts::removal_done(Context& cx, const RemovalDone& event) {
 // --- Their turn -------------------------------------------------------------------------------------------
 
 void Alerts::run(Context& cx) {
-  const bool allowed = cx.shared.updates_allowed();
+  // A journal that answers again wakes those whose turn came while it did not.
+  const bool allowed = cx.shared.updates_allowed() && !cx.shared.stalled;
   const bool due = wake_ && *wake_ <= cx.now;
   if (!touched_ && !due && allowed == allowed_) return;
   allowed_ = allowed;
@@ -251,7 +252,7 @@ void Alerts::run(Context& cx) {
 }
 
 void Alerts::start(Context& cx, Owner owner, Vm& vm) {
-  if (calls_ >= limits::alert_concurrency || cx.now < vm.retry_at || cx.shared.stalled) return;
+  if (calls_ >= limits::alert_concurrency || cx.now < vm.retry_at) return;
   const bool busy =
       std::ranges::any_of(vm.alerts, [](const One& one) { return one.call != 0 || one.loading; });
   if (busy) return;

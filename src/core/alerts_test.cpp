@@ -13,6 +13,7 @@ using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 using testing::Bench;
+using testing::vm;
 using Kind = UefiOutcome::Kind;
 
 Owner uefi(std::uint8_t n) {
@@ -51,6 +52,13 @@ struct AlertBench : Bench {
     return commit;
   }
   const Actions& up() { return step(ProbeDone{true, "", 1}); }
+  /// The same; then the upstream is back, and its text is asked for.
+  Commit journaled_then_up(RequestId request) {
+    go_down();
+    const Commit commit = journaled(request);
+    up();
+    return commit;
+  }
   const Actions& read(const core::ReadBack& wanted, Value value) {
     return step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, std::move(value)});
   }
@@ -215,9 +223,7 @@ TEST(Alerts, ACallThatHangsDelaysNeitherOtherVmsNorTheVariables) {
 
 TEST(Alerts, WhatTheUpstreamRefusesLaterIsHeldAndKept) {
   AlertBench b;
-  b.go_down();
-  const Commit commit = b.journaled(1);
-  b.up();
+  const Commit commit = b.journaled_then_up(1);
   b.read(b.one<core::ReadBack>(), commit.value);
   b.raised(b.one<RaiseAlert>(), Outcome::Kind::lane);
   EXPECT_EQ(b.one<Report>().what, Report::What::lane_held);
@@ -237,9 +243,7 @@ TEST(Alerts, WhatTheUpstreamRefusesLaterIsHeldAndKept) {
 
 TEST(Alerts, ATextThatCannotBeReadBackIsTriedAgainOrReportedLost) {
   AlertBench b;
-  b.go_down();
-  const Commit commit = b.journaled(1);
-  b.up();
+  const Commit commit = b.journaled_then_up(1);
   const auto wanted = b.one<core::ReadBack>();
   ValueRead failed{wanted.owner, wanted.slot, wanted.sequence, std::nullopt, ValueRead::Trouble::failed};
   b.step(failed);
@@ -253,11 +257,24 @@ TEST(Alerts, ATextThatCannotBeReadBackIsTriedAgainOrReportedLost) {
   EXPECT_EQ(again.sequence, commit.sequence);
 }
 
-TEST(Alerts, ARemovalThatFailsIsRepeated) {
+TEST(Alerts, GoOnWhenAStalledJournalAnswersAgain) {
   AlertBench b;
   b.go_down();
-  const Commit commit = b.journaled(1);
+  b.journaled(1);
+  b.write(vm(7), 2, "x");
+  const Commit hanging = b.one<Commit>();
+  b.after(limits::journal_stall);
+  ASSERT_TRUE(b.core.stalled());
   b.up();
+  EXPECT_TRUE(b.all<core::ReadBack>().empty()) << "nothing more is given to the journal";
+  b.durable(hanging);
+  ASSERT_FALSE(b.core.stalled());
+  EXPECT_EQ(b.one<core::ReadBack>().owner, uefi(1));
+}
+
+TEST(Alerts, ARemovalThatFailsIsRepeated) {
+  AlertBench b;
+  const Commit commit = b.journaled_then_up(1);
   b.read(b.one<core::ReadBack>(), commit.value);
   b.raised(b.one<RaiseAlert>(), Outcome::Kind::delivered);
   b.step(RemovalDone{uefi(1), Slot::nvram, b.one<Remove>().up_to, false});
