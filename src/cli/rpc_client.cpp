@@ -86,14 +86,8 @@ std::optional<std::string_view> body_of(std::string_view answer) {
   if (head_end == answer.npos) return std::nullopt;
   const std::string head = lower(answer.substr(0, head_end + 2));
   if (!head.starts_with("http/1.1 200 ")) return std::nullopt;
-  constexpr std::string_view name = "\r\ncontent-length:";
-  const auto field = head.find(name);
-  if (field == head.npos) return std::nullopt;
-  std::string_view text = std::string_view(head).substr(field + name.size());
-  text = text.substr(0, text.find("\r\n"));
-  while (text.starts_with(' ')) text.remove_prefix(1);
   const auto body = answer.substr(head_end + 4);
-  if (parse_decimal(text) != body.size()) return std::nullopt;
+  if (content_length(head) != body.size()) return std::nullopt;
   return body;
 }
 
@@ -105,6 +99,16 @@ std::string text_of(const wire::Json& error) {
 }
 
 }  // namespace
+
+std::optional<std::uint64_t> content_length(std::string_view head) {
+  constexpr std::string_view name = "\r\ncontent-length:";
+  const auto field = head.find(name);
+  if (field == head.npos) return std::nullopt;
+  std::string_view text = head.substr(field + name.size());
+  text = text.substr(0, text.find("\r\n"));
+  while (text.starts_with(' ')) text.remove_prefix(1);
+  return parse_decimal(text);
+}
 
 std::string request_of(std::string_view method, const wire::JsonObject& named,
                        const wire::JsonArray& unnamed) {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,6 +25,10 @@ struct CallError {
 /// The text of a request: `named` parameters form one object, the first of "params"; `unnamed` ones follow.
 std::string request_of(std::string_view method, const wire::JsonObject& named,
                        const wire::JsonArray& unnamed = {});
+
+/// The length that the head of an HTTP answer announces; nullopt when it announces none. `head` is in lower
+/// case, each line with its end.
+std::optional<std::uint64_t> content_length(std::string_view head);
 
 /// What the daemon answered, from the text of its answer. CallError::unreachable when it is none.
 std::expected<wire::Json, CallError> result_of(std::string_view answer);

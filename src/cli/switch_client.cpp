@@ -120,7 +120,7 @@ class Connection {
       if (auto more = receive_more(); !more) return std::unexpected(std::move(more.error()));
     }
     const std::string head = lower(std::string_view(input_).substr(0, head_end + 2));
-    const auto length = length_in(head);
+    const auto length = content_length(head);
     if (!head.starts_with("http/1.1 ") || !length || *length > limits::switch_answer) {
       return std::unexpected(trouble("this is no message switch"));
     }
@@ -134,16 +134,6 @@ class Connection {
       return std::unexpected(trouble("the switch answered " + head.substr(9, 3)));
     }
     return body;
-  }
-
-  static std::optional<std::uint64_t> length_in(const std::string& head) {
-    constexpr std::string_view name = "\r\ncontent-length:";
-    const auto field = head.find(name);
-    if (field == head.npos) return std::nullopt;
-    std::string_view text = std::string_view(head).substr(field + name.size());
-    text = text.substr(0, text.find("\r\n"));
-    while (text.starts_with(' ')) text.remove_prefix(1);
-    return parse_decimal(text);
   }
 
   const Clock::time_point deadline_;

@@ -39,6 +39,14 @@ struct NvramBench : Bench {
     return {};
   }
   const Actions& up() { return step(ProbeDone{true, "", 1}); }
+  /// Takes a value while the upstream is away, then lets it come back: the value is on its way.
+  Deliver pending_on_its_way(std::string value) {
+    go_down();
+    set(1, std::move(value), UpdateFlag::no);
+    durable(one<Commit>());
+    up();
+    return delivery();
+  }
 };
 
 const std::vector<UpdateFlag> flags{UpdateFlag::unspecified, UpdateFlag::yes, UpdateFlag::no};
@@ -196,11 +204,7 @@ TEST(Nvram, APendingValueIsAnsweredAloneWhereTheRestCannotBeKnown) {
 
 TEST(Nvram, APendingValueWaitsForTheRestWhereTheUpstreamCanTellIt) {
   NvramBench b;
-  b.go_down();
-  b.set(1, "W", UpdateFlag::no);
-  b.durable(b.one<Commit>());
-  b.up();
-  const Deliver delivery = b.delivery();
+  const Deliver delivery = b.pending_on_its_way("W");
   b.get(2);
   EXPECT_TRUE(b.all<AnswerRead>().empty());
   const Fetch fetch = b.one<Fetch>();
@@ -214,11 +218,7 @@ TEST(Nvram, APendingValueWaitsForTheRestWhereTheUpstreamCanTellIt) {
 
 TEST(Nvram, AReadOfTheRestThatBeganBeforeTheDeliveryDoesNotTellTheValue) {
   NvramBench b;
-  b.go_down();
-  b.set(1, "W", UpdateFlag::no);
-  b.durable(b.one<Commit>());
-  b.up();
-  const Deliver delivery = b.delivery();
+  const Deliver delivery = b.pending_on_its_way("W");
   b.get(2);
   const Fetch early = b.one<Fetch>();
   b.deliver_done(delivery, Outcome::Kind::delivered);

@@ -5,66 +5,17 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
-#include <condition_variable>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
-#include <mutex>
 #include <thread>
 
-#include "testing/sim_disk.h"
+#include "engine/test_engine.h"
 
 namespace guard::engine {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-/// Runs posted work and alarms on the test's thread; its clock stands still until the test moves it.
-class TestLoop {
- public:
-  Host host() {
-    Host host;
-    host.post = [this](std::function<void()> work) {
-      const std::lock_guard lock(mutex_);
-      posted_.push_back(std::move(work));
-      wake_.notify_one();
-    };
-    host.at = [this](Time when, std::function<void()> work) { alarms_.emplace(when, std::move(work)); };
-    host.now = [this] { return now_; };
-    host.wall_ms = [] { return std::int64_t{1'700'000'000'000}; };
-    return host;
-  }
-  /// Runs what is posted until `done()`; fails the test when nothing comes for long.
-  void run_until(const std::function<bool()>& done) {
-    while (!done()) {
-      std::function<void()> work;
-      {
-        std::unique_lock lock(mutex_);
-        ASSERT_TRUE(wake_.wait_for(lock, seconds(60), [this] { return !posted_.empty(); }))
-            << "nothing happens";
-        work = std::move(posted_.front());
-        posted_.pop_front();
-      }
-      work();
-    }
-  }
-  void advance(Time time) {
-    now_ += time;
-    while (!alarms_.empty() && alarms_.begin()->first <= now_) {
-      auto work = std::move(alarms_.begin()->second);
-      alarms_.erase(alarms_.begin());
-      work();
-    }
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> posted_;
-  std::multimap<Time, std::function<void()>> alarms_;
-  Time now_{seconds(1000)};
-};
 
 /// Keeps contents in memory. Up: answers before the call returns. Down: refuses. Held back: answers later.
 class TestUpstream final : public Upstream {
@@ -117,29 +68,14 @@ class TestUpstream final : public Upstream {
   UpstreamEvents* events_ = nullptr;
 };
 
-class EngineTest : public ::testing::Test {
+class EngineTest : public ::testing::Test, protected EnginePlace {
  protected:
-  EngineTest() {
-    owner.vm.bytes[0] = 7;
-    dir = ::mkdtemp(dir.data());
-  }
+  EngineTest() { owner.vm.bytes[0] = 7; }
   ~EngineTest() override {
     lane.reset();
     engine.reset();
-    std::filesystem::remove_all(dir);
   }
 
-  std::unique_ptr<journal::Store> store() {
-    auto opened = journal::Store::open(
-        disk.root(), {.size = 4 << 20, .max_size = 8 << 20}, [this] { return ++salt; }, null_logger());
-    EXPECT_TRUE(opened) << opened.error().message;
-    return std::move(*opened);
-  }
-  std::unique_ptr<CallNotes> notes() {
-    auto opened = CallNotes::open(dir, "test", 16);
-    EXPECT_TRUE(opened) << opened.error().message;
-    return std::move(*opened);
-  }
   void start() {
     engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
     auto opened = store();
@@ -160,10 +96,6 @@ class EngineTest : public ::testing::Test {
     return *result;
   }
 
-  std::string dir = (std::filesystem::temp_directory_path() / "engine_test.XXXXXX").string();
-  testing::SimDisk disk{1};
-  std::uint64_t salt = 0;
-  TestLoop loop;
   TestUpstream upstream;
   Owner owner;
   std::unique_ptr<Engine> engine;
@@ -297,7 +229,7 @@ TEST_F(EngineTest, IsInDoubtOfEveryLaneWhereNobodyKnowsWhatWasUnderWay) {
   start();
   lane.reset();
   engine.reset();
-  std::filesystem::remove(std::filesystem::path(dir) / CallNotes::file_name);
+  std::filesystem::remove(std::filesystem::path(dir()) / CallNotes::file_name);
   start();
   EXPECT_EQ(write("a"), std::nullopt) << "not direct";
   loop.run_until([this] { return last->has_value(); });

@@ -2,15 +2,8 @@
 // was not synced when the power is cut.
 #include <gtest/gtest.h>
 
-#include <condition_variable>
-#include <cstdlib>
-#include <deque>
-#include <filesystem>
-#include <map>
-#include <mutex>
-
 #include "engine/engine.h"
-#include "testing/sim_disk.h"
+#include "engine/test_engine.h"
 
 namespace guard::engine {
 namespace {
@@ -18,51 +11,6 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Kind = UefiOutcome::Kind;
-
-/// Runs posted work and alarms on the test's thread; its clock stands still until the test moves it.
-class TestLoop {
- public:
-  Host host() {
-    Host host;
-    host.post = [this](std::function<void()> work) {
-      const std::lock_guard lock(mutex_);
-      posted_.push_back(std::move(work));
-      wake_.notify_one();
-    };
-    host.at = [this](Time when, std::function<void()> work) { alarms_.emplace(when, std::move(work)); };
-    host.now = [this] { return now_; };
-    host.wall_ms = [] { return std::int64_t{1'700'000'000'000}; };
-    return host;
-  }
-  void run_until(const std::function<bool()>& done) {
-    while (!done()) {
-      std::function<void()> work;
-      {
-        std::unique_lock lock(mutex_);
-        ASSERT_TRUE(wake_.wait_for(lock, seconds(60), [this] { return !posted_.empty(); }))
-            << "nothing happens";
-        work = std::move(posted_.front());
-        posted_.pop_front();
-      }
-      work();
-    }
-  }
-  void advance(Time time) {
-    now_ += time;
-    while (!alarms_.empty() && alarms_.begin()->first <= now_) {
-      auto work = std::move(alarms_.begin()->second);
-      alarms_.erase(alarms_.begin());
-      work();
-    }
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> posted_;
-  std::multimap<Time, std::function<void()>> alarms_;
-  Time now_{seconds(1000)};
-};
 
 /// Keeps variables and alerts in memory; answers before the call returns.
 class TestUpstream final : public Upstream, public UefiUpstream {
@@ -116,29 +64,23 @@ class TestUpstream final : public Upstream, public UefiUpstream {
   }
 };
 
-class EngineUefiTest : public ::testing::Test {
+class EngineUefiTest : public ::testing::Test, protected EnginePlace {
  protected:
   EngineUefiTest() {
     vm.bytes[0] = 7;
-    dir = ::mkdtemp(dir.data());
     upstream.contents.nvram_map = {{"other", Value("x")}, {"EFI-variables", Value()}, {"last", Value("y")}};
     upstream.contents[Slot::nvram] = Value("first");
   }
   ~EngineUefiTest() override {
     access.reset();
     engine.reset();
-    std::filesystem::remove_all(dir);
   }
   void start() {
     engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
     access = engine->open_uefi(vm);
-    auto opened = journal::Store::open(
-        disk.root(), {.size = 4 << 20, .max_size = 8 << 20}, [this] { return ++salt; }, null_logger());
-    ASSERT_TRUE(opened) << opened.error().message;
-    auto notes = CallNotes::open(dir, "test", 16);
-    ASSERT_TRUE(notes) << notes.error().message;
-    const bool first_start = (*opened)->recovery().created;
-    engine->start(std::move(*opened), std::move(*notes), first_start);
+    auto opened = store();
+    const bool first_start = opened->recovery().created;
+    engine->start(std::move(opened), notes(), first_start);
   }
   /// Ends it as kill -9 would, and cuts the power, too.
   void crash() {
@@ -173,13 +115,9 @@ class EngineUefiTest : public ::testing::Test {
   void drain() {
     bool drained = false;
     engine->drain(engine->now() + seconds(60), [&drained](bool all) { drained = all; });
-    loop.run_until([&drained] { return drained; });
+    loop.run_and_pass_time_until([&drained] { return drained; });
   }
 
-  std::string dir = (std::filesystem::temp_directory_path() / "engine_uefi_test.XXXXXX").string();
-  testing::SimDisk disk{1};
-  std::uint64_t salt = 0;
-  TestLoop loop;
   TestUpstream upstream;
   Uuid vm;
   std::unique_ptr<Engine> engine;

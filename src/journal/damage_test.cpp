@@ -269,16 +269,26 @@ TEST_F(DamageTest, AJournalThatCannotBeReadIsAnErrorNotAnEmptyJournal) {
   EXPECT_EQ(open_store(*disk, options).value()->recovery().live.size(), slots);
 }
 
-TEST_F(DamageTest, AnUnreadableLiveEntryDoesNotKeepTheJournalFromSwitching) {
-  SimDisk disk(1);
-  auto store = open_store(disk, options).value();
+/// Three live entries, each on several sectors.
+void write_three(Store& store) {
   for (unsigned i = 0; i < 3; ++i)
-    ASSERT_TRUE(run_one(*store, write_of(vm(i), Slot::permall, i + 1, 3000)).result);
+    ASSERT_TRUE(run_one(store, write_of(vm(i), Slot::permall, i + 1, 3000)).result);
+}
+
+/// Where in file "a" the payload of the second of them lies.
+std::uint64_t inside_second(const SimDisk& disk) {
   const std::string text = text_of(2, 3000);
   const auto bytes = disk.contents("a");
   const auto part = std::as_bytes(std::span(text));
-  const auto at = std::search(bytes.begin(), bytes.end(), part.begin(), part.end()) - bytes.begin();
-  disk.make_unreadable("a", static_cast<std::uint64_t>(at) + 1000);
+  const auto at = std::search(bytes.begin(), bytes.end(), part.begin(), part.end());
+  return static_cast<std::uint64_t>(at - bytes.begin()) + 1000;
+}
+
+TEST_F(DamageTest, AnUnreadableLiveEntryDoesNotKeepTheJournalFromSwitching) {
+  SimDisk disk(1);
+  auto store = open_store(disk, options).value();
+  ASSERT_NO_FATAL_FAILURE(write_three(*store));
+  disk.make_unreadable("a", inside_second(disk));
   EXPECT_EQ(run_one(*store, ReadBack{vm(1), Slot::permall, 2}).result.error().code, Errc::io);
   Sequence s = 10;
   while (store->stats().switches == 0) {
@@ -296,8 +306,7 @@ TEST_F(DamageTest, AnUnreadableLiveEntryDoesNotKeepTheJournalFromSwitching) {
 TEST_F(DamageTest, ADiskThatCannotBeReadForLongCostsNothing) {
   SimDisk disk(1);
   auto store = open_store(disk, options).value();
-  for (unsigned i = 0; i < 3; ++i)
-    ASSERT_TRUE(run_one(*store, write_of(vm(i), Slot::permall, i + 1, 3000)).result);
+  ASSERT_NO_FATAL_FAILURE(write_three(*store));
   // A failed sync, so that the journal has to switch before it takes anything.
   disk.fail_all(SimDisk::Kind::sync, EIO);
   EXPECT_FALSE(run_one(*store, write_of(vm(9), Slot::permall, 10)).result);
@@ -316,21 +325,16 @@ TEST_F(DamageTest, ADiskThatCannotBeReadForLongCostsNothing) {
 TEST_F(DamageTest, AnEntryThatCanBeReadAgainInTimeIsNotGivenUp) {
   SimDisk disk(1);
   auto store = open_store(disk, options).value();
-  for (unsigned i = 0; i < 3; ++i)
-    ASSERT_TRUE(run_one(*store, write_of(vm(i), Slot::permall, i + 1, 3000)).result);
-  const std::string text = text_of(2, 3000);
-  const auto bytes = disk.contents("a");
-  const auto part = std::as_bytes(std::span(text));
-  const auto at = static_cast<std::uint64_t>(
-      std::search(bytes.begin(), bytes.end(), part.begin(), part.end()) - bytes.begin());
-  disk.make_unreadable("a", at + 1000);
+  ASSERT_NO_FATAL_FAILURE(write_three(*store));
+  const std::uint64_t bad_sector = inside_second(disk);
+  disk.make_unreadable("a", bad_sector);
   disk.fail_at(disk.operations() + 1, EIO);
   EXPECT_FALSE(run_one(*store, write_of(vm(9), Slot::permall, 10)).result);
   for (unsigned i = 0; i + 1 < limits::journal_read_attempts; ++i) EXPECT_FALSE(store->revive());
-  disk.make_readable("a", at + 1000);
+  disk.make_readable("a", bad_sector);
   EXPECT_TRUE(store->revive());
   EXPECT_EQ(store->stats().corrupt_records, 0u);
-  EXPECT_EQ(read_value(*store, vm(1), Slot::permall, 2), text);
+  EXPECT_EQ(read_value(*store, vm(1), Slot::permall, 2), text_of(2, 3000));
 }
 
 TEST_F(DamageTest, AQuarantineThatCannotBeWrittenStopsNothing) {

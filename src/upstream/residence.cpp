@@ -4,19 +4,6 @@
 
 namespace guard::upstream {
 
-namespace {
-
-constexpr std::string_view null_reference = "OpaqueRef:NULL";
-
-/// The text that a look-up found, or its failure.
-std::expected<std::string, Failure> text_of(Method method, XapiSession::FoundResult found) {
-  if (!found) return std::unexpected(std::move(found.error()));
-  if (const std::string* text = found->result.string()) return *text;
-  return std::unexpected(Failure{Failure::Kind::transient, std::string(name_of(method)) + ": no string"});
-}
-
-}  // namespace
-
 void Residence::runs_elsewhere(std::string vm_reference, Time deadline, std::function<void(Answer)> done) {
   if (own_host_.is_nil()) return done(false);
   auto answered = [this, vm_reference, deadline, done = std::move(done)](XapiSession::FoundResult found) {

@@ -6,10 +6,6 @@ namespace guard::upstream {
 
 namespace {
 
-Failure malformed(Method method, std::string_view what) {
-  return {Failure::Kind::transient, std::string(name_of(method)) + ": " + std::string(what)};
-}
-
 /// The map, with the value of its one entry that is ours in the slot; nullopt when it is no map of texts.
 std::optional<Contents> contents_of(const wire::Json& result) {
   if (!result.object()) return std::nullopt;
@@ -52,10 +48,7 @@ void VariableStore::read(const Uuid& vm, Time deadline, std::function<void(ReadR
 void VariableStore::certificates_state(const Uuid& vm, Time deadline, std::function<void(StateResult)> done) {
   constexpr Method method = Method::vm_get_certificates_state;
   auto answered = [done = std::move(done)](std::expected<XapiSession::Found, Failure> found, References) {
-    if (!found) return done(std::unexpected(std::move(found.error())));
-    const std::string* state = found->result.string();
-    if (!state) return done(std::unexpected(malformed(method, "no text")));
-    done(*state);
+    done(text_of(method, std::move(found)));
   };
   begin(std::make_shared<Reading>(Reading{vm, deadline, method, std::move(answered), {}}));
 }
@@ -70,11 +63,9 @@ void VariableStore::begin(std::shared_ptr<Reading> reading) {
 void VariableStore::find_vm(std::shared_ptr<Reading> reading) {
   session_.look_up(Method::vm_get_by_uuid, reading->vm.str(), reading->deadline,
                    [this, reading](XapiSession::FoundResult found) {
-                     if (!found) return failed(reading, std::move(found.error()));
-                     const std::string* reference = found->result.string();
-                     if (!reference)
-                       return failed(reading, malformed(Method::vm_get_by_uuid, "no reference"));
-                     reading->references.vm = *reference;
+                     auto reference = text_of(Method::vm_get_by_uuid, std::move(found));
+                     if (!reference) return failed(reading, std::move(reference.error()));
+                     reading->references.vm = std::move(*reference);
                      cache_.put(reading->vm, reading->references);
                      ask(reading);
                    });

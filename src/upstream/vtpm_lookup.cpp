@@ -27,10 +27,9 @@ void ask(const LookupPtr& lookup, Method method, std::string param,
          std::function<void(const std::string&)> next) {
   lookup->session.look_up(method, std::move(param), lookup->deadline,
                           [lookup, method, next = std::move(next)](XapiSession::FoundResult found) {
-                            if (!found) return fail(*lookup, found.error());
-                            if (const std::string* text = found->result.string()) return next(*text);
-                            fail(*lookup,
-                                 {Failure::Kind::transient, std::string(name_of(method)) + ": no string"});
+                            const auto text = text_of(method, std::move(found));
+                            if (!text) return fail(*lookup, text.error());
+                            next(*text);
                           });
 }
 
@@ -43,7 +42,7 @@ void find_vm_of_vtpm(XapiSession& session, Uuid vtpm, Time deadline,
     ask(lookup, Method::vtpm_get_vm, vtpm_reference, [lookup](const std::string& vm_reference) {
       ask(lookup, Method::vm_get_uuid, vm_reference, [lookup](const std::string& text) {
         const auto vm = Uuid::parse(text);
-        if (!vm) return fail(*lookup, {Failure::Kind::transient, "VM.get_uuid: no uuid"});
+        if (!vm) return fail(*lookup, malformed(Method::vm_get_uuid, "no uuid"));
         lookup->done(std::optional<Uuid>(vm));
       });
     });

@@ -6,16 +6,6 @@
 
 namespace guard::upstream {
 
-namespace {
-
-constexpr std::string_view null_reference = "OpaqueRef:NULL";
-
-Failure malformed(Method method, std::string_view what) {
-  return {Failure::Kind::transient, std::string(name_of(method)) + ": " + std::string(what)};
-}
-
-}  // namespace
-
 struct VtpmStore::Reading {
   Uuid vm;
   Time deadline{};
@@ -40,11 +30,9 @@ void VtpmStore::read(const Uuid& vm, Time deadline, std::function<void(ReadResul
 void VtpmStore::find_vm(std::shared_ptr<Reading> reading) {
   session_.look_up(Method::vm_get_by_uuid, reading->vm.str(), reading->deadline,
                    [this, reading](XapiSession::FoundResult found) {
-                     if (!found) return failed(reading, std::move(found.error()));
-                     const std::string* reference = found->result.string();
-                     if (!reference)
-                       return failed(reading, malformed(Method::vm_get_by_uuid, "no reference"));
-                     reading->references.vm = *reference;
+                     auto reference = text_of(Method::vm_get_by_uuid, std::move(found));
+                     if (!reference) return failed(reading, std::move(reference.error()));
+                     reading->references.vm = std::move(*reference);
                      find_vtpm(reading);
                    });
 }

@@ -149,4 +149,14 @@ void XapiSession::logout(std::function<void()> done) {
               [done = std::move(done)](CallResult) { done(); });
 }
 
+Failure malformed(Method method, std::string_view what) {
+  return {Failure::Kind::transient, std::string(name_of(method)) + ": " + std::string(what)};
+}
+
+std::expected<std::string, Failure> text_of(Method method, XapiSession::FoundResult found) {
+  if (!found) return std::unexpected(std::move(found.error()));
+  if (const std::string* text = found->result.string()) return *text;
+  return std::unexpected(malformed(method, "no string"));
+}
+
 }  // namespace guard::upstream

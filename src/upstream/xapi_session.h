@@ -7,10 +7,12 @@
 #pragma once
 
 #include <chrono>
+#include <expected>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/limits.h"
@@ -95,5 +97,15 @@ class XapiSession {
   Timer waiter_timer_;  ///< set only while somebody waits for a login
   Time waiter_wake_{};  ///< what it is set to
 };
+
+/// What xapi calls no object.
+inline constexpr std::string_view null_reference = "OpaqueRef:NULL";
+
+/// xapi answered `method` with something else than its API promises: `what`, such as "no string". Transient,
+/// because nothing is known about the object.
+Failure malformed(Method method, std::string_view what);
+
+/// The text that a look-up with `method` found, or why there is none.
+std::expected<std::string, Failure> text_of(Method method, XapiSession::FoundResult found);
 
 }  // namespace guard::upstream

@@ -6,22 +6,18 @@ import os
 import threading
 import time
 
-from guardtest import SLOTS, Crowd, Scenario, main, vm_uuid, vtpm_uuid, wait_until
-from switchtest import QUEUE, Client, MessageSwitch, Refused
+from guardtest import SLOTS, Crowd, main, vm_uuid, vtpm_uuid, wait_until
+from switchtest import QUEUE, Client, Refused, SwitchScenario
 
 VM, VTPM = vm_uuid(1), vtpm_uuid(1)
 
 
-class ContentsScenario(Scenario):
+class ContentsScenario(SwitchScenario):
     direct_timeout = "5s"
 
     def setUp(self):
         super().setUp()
         self.sim.options += ["--vm", "%s=%s" % (VM, VTPM), "--vm", "%s=%s" % (vm_uuid(2), vtpm_uuid(2))]
-        self.switch = MessageSwitch(os.path.join(self.dir, "switch.sock"))
-        self.addCleanup(self.switch.stop)
-        self.guard.switch_socket = self.switch.path
-        os.makedirs(os.path.join(self.dir, "vm"))
 
     def start(self):
         self.sim.start()

@@ -4,18 +4,11 @@ import json
 import os
 import subprocess
 
-from guardtest import BIN, Crowd, Scenario, main, vm_uuid, wait_until
-from switchtest import QUEUE, MessageSwitch
+from guardtest import BIN, Crowd, main, vm_uuid, wait_until
+from switchtest import QUEUE, SwitchScenario
 
 
-class Cli(Scenario):
-    def setUp(self):
-        super().setUp()
-        self.switch = MessageSwitch(os.path.join(self.dir, "switch.sock"))
-        self.addCleanup(self.switch.stop)
-        self.guard.switch_socket = self.switch.path
-        os.makedirs(os.path.join(self.dir, "vm"))
-
+class Cli(SwitchScenario):
     def start(self):
         self.sim.start()
         self.switch.start()

@@ -3,18 +3,11 @@
 import json
 import os
 
-from guardtest import Scenario, main, vm_uuid, wait_until
-from switchtest import QUEUE, Client, MessageSwitch, Refused
+from guardtest import main, vm_uuid, wait_until
+from switchtest import QUEUE, Client, Refused, SwitchScenario
 
 
-class SwitchScenario(Scenario):
-    def setUp(self):
-        super().setUp()
-        self.switch = MessageSwitch(os.path.join(self.dir, "switch.sock"))
-        self.addCleanup(self.switch.stop)
-        self.guard.switch_socket = self.switch.path
-        os.makedirs(os.path.join(self.dir, "vm"))
-
+class SwitchCase(SwitchScenario):
     def connected(self):
         return self.guard.status()["switch"]["state"] == "connected"
 
@@ -42,7 +35,7 @@ class SwitchScenario(Scenario):
         return self.payload("vtpm_create", dbg="", vm_uuid=vm, gid=os.getgid(), path=path or self.guard.socket_path(vm))
 
 
-class Protocol(SwitchScenario):
+class Protocol(SwitchCase):
     def test_speaks_to_the_switch_as_the_original_does(self):
         client = self.start_with_switch()
         vm = vm_uuid(1)
@@ -143,7 +136,7 @@ class Protocol(SwitchScenario):
         self.assertEqual(len(self.served()), 400)
 
 
-class Trouble(SwitchScenario):
+class Trouble(SwitchCase):
     def test_every_failure_of_the_switch_at_every_point_is_survived(self):
         self.start_with_switch()
         created = 0
@@ -247,7 +240,7 @@ class Trouble(SwitchScenario):
         self.assertEqual(len(self.served()), 3)
 
 
-class Age(SwitchScenario):
+class Age(SwitchCase):
     def test_a_create_whose_caller_has_given_up_fails_and_leaves_nothing(self):
         self.sim.start()
         self.switch.start()

@@ -15,6 +15,8 @@ import threading
 import time
 import urllib.parse
 
+from guardtest import Scenario
+
 QUEUE = "org.xen.xapi.xapi_depriv"
 
 
@@ -448,3 +450,14 @@ class Client:
 
     def set_contents(self, vtpm, contents):
         return self.call("vtpm_set_contents", contents, dbg="VM.start R:1a2b3c", vtpm_uuid=vtpm)
+
+
+class SwitchScenario(Scenario):
+    """A scenario with a switch that the guard is told of; nothing is started yet."""
+
+    def setUp(self):
+        super().setUp()
+        self.switch = MessageSwitch(os.path.join(self.dir, "switch.sock"))
+        self.addCleanup(self.switch.stop)
+        self.guard.switch_socket = self.switch.path
+        os.makedirs(os.path.join(self.dir, "vm"))
