@@ -238,6 +238,11 @@ inline constexpr std::size_t log_lines_per_event = 20;
 inline constexpr std::size_t max_body_control = 512 * KiB;
 /// Operators and monitoring; each `status --watch` holds one.
 inline constexpr unsigned control_connections = 16;
+/// Metrics over TCP: a few scrapers. Those that are idle make room for others, as any user of the host may
+/// connect.
+inline constexpr unsigned metrics_connections = 8;
+inline constexpr int metrics_backlog = 16;
+inline constexpr minutes metrics_idle{2};
 /// What a request's own words may take up in an answer or in the log, bytes.
 inline constexpr std::size_t echoed_text = 200;
 /// `drain` without a time limit of its own, and the longest it may ask for.

@@ -10,7 +10,6 @@
 #include "base/limits.h"
 #include "control/socket_birth.h"
 #include "guard/env.h"
-#include "net/http_server.h"
 
 namespace guard::control {
 
@@ -66,15 +65,17 @@ struct ControlSocket::Impl {
         (*shared)(reply("200 OK", "application/json", std::move(answer)));
       });
     }
-    if (request.path == "/metrics") {
-      if (request.method != "GET" && request.method != "HEAD") {
-        return responder(text_reply("405 Method Not Allowed", "GET only\n", "Allow: GET, HEAD\r\n"));
-      }
-      return responder(reply("200 OK", "text/plain; version=0.0.4; charset=utf-8", options.metrics()));
-    }
-    responder(text_reply("404 Not Found", "not found\n"));
+    responder(answer_metrics(request, options.metrics));
   }
 };
+
+net::Reply answer_metrics(const net::Request& request, const std::function<std::string()>& metrics) {
+  if (request.path != "/metrics") return text_reply("404 Not Found", "not found\n");
+  if (request.method != "GET" && request.method != "HEAD") {
+    return text_reply("405 Method Not Allowed", "GET only\n", "Allow: GET, HEAD\r\n");
+  }
+  return reply("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics());
+}
 
 Result<std::unique_ptr<ControlSocket>> ControlSocket::open(net::Loop& loop, ControlSocketOptions options,
                                                            Commands& commands, Logger& log) {

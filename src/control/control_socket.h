@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "control/commands.h"
 #include "guard/result.h"
+#include "net/http_server.h"
 #include "net/loop.h"
 
 namespace guard::control {
@@ -21,6 +22,10 @@ struct ControlSocketOptions {
   /// Produces the metrics, in the Prometheus text format; called for each GET /metrics.
   std::function<std::string()> metrics;
 };
+
+/// The answer to a request for `path`, if that is /metrics: `metrics()` to GET and HEAD, else 405; 404 to
+/// anything else.
+net::Reply answer_metrics(const net::Request& request, const std::function<std::string()>& metrics);
 
 class ControlSocket {
  public:

@@ -9,6 +9,7 @@
 #include "control/commands.h"
 #include "control/control_socket.h"
 #include "control/message_switch.h"
+#include "control/metrics_socket.h"
 #include "control/registry.h"
 #include "daemon/maintenance.h"
 #include "daemon/operations.h"
@@ -79,6 +80,7 @@ class Daemon {
   friend class DeviceSocket;
 
   bool build();
+  void open_metrics();
   Result<std::unique_ptr<upstream::ManagedUpstream>> make_upstream();
   Result<> open_notes();
   void start_engine(std::unique_ptr<journal::Store> store);
@@ -111,7 +113,8 @@ class Daemon {
   std::unique_ptr<control::Registry> registry_;
   std::unique_ptr<control::Commands> commands_;
   std::unique_ptr<control::ControlSocket> control_socket_;
-  std::unique_ptr<control::MessageSwitch> switch_;  ///< null when it is not used
+  std::unique_ptr<control::MetricsSocket> metrics_socket_;  ///< null when there is none
+  std::unique_ptr<control::MessageSwitch> switch_;          ///< null when it is not used
   int exit_status_ = 0;
   bool stopping_ = false;
   bool engine_stopped_ = false;
@@ -277,6 +280,19 @@ ServiceView Daemon::view() const {
           brief.pending_entries};
 }
 
+/// Monitoring that cannot be served is no reason to serve no VM.
+void Daemon::open_metrics() {
+  const auto address = options_.metrics_address();
+  if (!address) return;
+  auto opened =
+      control::MetricsSocket::open(loop_, *address, [this] { return operations_->metrics(); }, log_);
+  if (!opened) {
+    return log_.log(LogLevel::error, "metrics_unusable",
+                    {{"address", options_.metrics}, {"error", opened.error().message}});
+  }
+  metrics_socket_ = std::move(*opened);
+}
+
 int Daemon::run() {
   if (!build()) return 1;
   // Sockets listen before anything else is read or contacted: clients wait in the backlogs (P12). The lock on
@@ -305,6 +321,7 @@ int Daemon::run() {
   // The loop has ended: connections first, then what they refer to.
   operations_->set_message_switch(nullptr);
   switch_.reset();
+  metrics_socket_.reset();
   control_socket_.reset();
   registry_.reset();
   return exit_status_;
@@ -320,6 +337,7 @@ bool Daemon::serve() {
     return false;
   }
   control_socket_ = std::move(*control);
+  open_metrics();
   // Last: sockets are served and operators answered whether there is a switch or not.
   if (options_.uses_switch()) {
     switch_ = std::make_unique<control::MessageSwitch>(

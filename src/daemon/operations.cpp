@@ -1,9 +1,6 @@
 #include "daemon/operations.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cmath>
 
@@ -88,7 +85,8 @@ DaemonOperations::DaemonOperations(engine::Engine& engine, upstream::ManagedUpst
       maintenance_(maintenance),
       contents_(engine, upstream),
       upstream_uri_(std::move(upstream_uri)),
-      wall_ms_(std::move(wall_ms)) {}
+      wall_ms_(std::move(wall_ms)),
+      started_ms_(wall_ms_()) {}
 
 std::string DaemonOperations::since(Time when) const {
   const auto ago = std::chrono::duration_cast<std::chrono::milliseconds>(engine_.now() - when);
@@ -263,114 +261,28 @@ void DaemonOperations::deliver_by_force(Uuid vm, std::optional<Slot> slot, Done 
   ask_devices(vm, slot, ask, counted(std::move(done)));
 }
 
-void DaemonOperations::append_varstored_metrics(std::string& out) const {
-  using Stats = device::VarstoredStats;
-  static constexpr std::array<const char*, Stats::methods> methods{
-      "login", "logout", "get_by_uuid", "get_nvram", "set_nvram", "get_secureboot", "message", "other"};
-  static constexpr std::array<const char*, Stats::results> results{"success", "failure"};
-  const auto counter = [&out](const char* name, const char* help) {
-    out += fmt::format("# HELP {} {}\n# TYPE {} counter\n", name, help, name);
-  };
-  counter("xapi_guard_varstored_calls_total", "Calls of varstored by method and result.");
-  for (std::size_t m = 0; m < methods.size(); ++m) {
-    for (std::size_t r = 0; r < results.size(); ++r) {
-      out += fmt::format("xapi_guard_varstored_calls_total{{method=\"{}\",result=\"{}\"}} {}\n", methods[m],
-                         results[r], varstored_.requests[m][r]);
-    }
+MetricsView DaemonOperations::view() const {
+  MetricsView view;
+  view.core = engine_.snapshot();
+  view.direct = engine_.acknowledge_times().direct;
+  view.journal = engine_.acknowledge_times().journal;
+  view.stats = engine_.journal_stats();
+  view.quarantine_bytes = maintenance_.quarantine_bytes(view.stats ? view.stats->quarantined_bytes : 0);
+  if (registry_ != nullptr) {
+    const control::RegistryStats stats = registry_->stats();
+    view.sockets = stats.sockets;
+    view.sockets_not_served = stats.not_served;
+    view.resume_file_unsaved = stats.unsaved;
   }
-  counter("xapi_guard_varstored_waited_total", "Calls that could not be answered at once.");
-  out += fmt::format("xapi_guard_varstored_waited_total {}\n", varstored_.waited);
-  counter("xapi_guard_varstored_gave_up_total", "Of these, failed when no time was left.");
-  out += fmt::format("xapi_guard_varstored_gave_up_total {}\n", varstored_.gave_up);
+  view.swtpm = requests_;
+  view.varstored = varstored_;
+  if (switch_ != nullptr) view.message_switch = switch_->stats();
+  view.now = engine_.now();
+  view.start_seconds = static_cast<double>(started_ms_) / 1000;
+  view.version = GUARD_VERSION;
+  return view;
 }
 
-std::string DaemonOperations::metrics() const {
-  const core::Snapshot view = engine_.snapshot();
-  const core::Counters& c = view.counters;
-  std::string out;
-  const auto family = [&out](const char* name, const char* type, const char* help) {
-    out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
-  };
-  const auto gauge = [&](const char* name, const char* help, auto value) {
-    family(name, "gauge", help);
-    out += fmt::format("{} {}\n", name, value);
-  };
-  gauge("xapi_guard_pending_entries", "Entries in the journal that are not delivered.", view.pending_entries);
-  gauge("xapi_guard_pending_bytes", "Bytes of these entries.", view.pending_bytes);
-  gauge("xapi_guard_pending_oldest_seconds", "Age of the oldest of them.",
-        view.oldest_since ? seconds_between(*view.oldest_since, engine_.now()) : 0.0);
-  gauge("xapi_guard_upstream_up", "1 when xapi answers.", view.upstream == core::Health::State::up ? 1 : 0);
-  gauge("xapi_guard_held_lanes", "Lanes whose delivery fails for a reason of their own.", view.held.size());
-  gauge("xapi_guard_doubtful_lanes", "Lanes with an update whose outcome is unknown.", view.doubt);
-  gauge("xapi_guard_parked_entries", "Entries set aside, because somebody else's newer value stands in xapi.",
-        view.parked.size());
-  gauge("xapi_guard_retained_entries", "Delivered values kept, because xapi may forget them in a crash.",
-        view.retained);
-  gauge("xapi_guard_device_sockets", "Device sockets served.",
-        registry_ != nullptr ? registry_->sockets().size() : 0);
-  if (switch_ != nullptr) {
-    gauge("xapi_guard_switch_connected", "1 when requests are taken from the message switch.",
-          switch_->stats().connected ? 1 : 0);
-  }
-  family("xapi_guard_mode", "gauge", "1 for the present mode.");
-  for (const auto mode : {core::Mode::direct, core::Mode::engaged, core::Mode::disengaged}) {
-    out += fmt::format("xapi_guard_mode{{mode=\"{}\"}} {}\n", core::name_of(mode), mode == view.mode ? 1 : 0);
-  }
-  family("xapi_guard_writes_total", "counter", "Writes of device clients by outcome.");
-  out += fmt::format("xapi_guard_writes_total{{outcome=\"direct\"}} {}\n", c.writes_direct);
-  out += fmt::format("xapi_guard_writes_total{{outcome=\"journaled\"}} {}\n", c.writes_journaled);
-  out += fmt::format("xapi_guard_writes_total{{outcome=\"unavailable\"}} {}\n", c.writes_unavailable);
-  out += fmt::format("xapi_guard_writes_total{{outcome=\"too_large\"}} {}\n", c.writes_too_large);
-  family("xapi_guard_reads_total", "counter", "Reads of device clients by source.");
-  out += fmt::format("xapi_guard_reads_total{{source=\"pending\"}} {}\n", c.reads_pending);
-  out += fmt::format("xapi_guard_reads_total{{source=\"upstream\"}} {}\n", c.reads_upstream);
-  out += fmt::format("xapi_guard_reads_total{{source=\"known\"}} {}\n", c.reads_known);
-  out += fmt::format("xapi_guard_reads_total{{source=\"unavailable\"}} {}\n", c.reads_unavailable);
-  family("xapi_guard_updates_total", "counter", "Updates sent to xapi by outcome.");
-  out += fmt::format("xapi_guard_updates_total{{outcome=\"delivered\"}} {}\n", c.delivered);
-  out += fmt::format("xapi_guard_updates_total{{outcome=\"transient\"}} {}\n", c.failed_transient);
-  out += fmt::format("xapi_guard_updates_total{{outcome=\"lane\"}} {}\n", c.failed_lane);
-  out += fmt::format("xapi_guard_updates_total{{outcome=\"payload\"}} {}\n", c.failed_payload);
-  out += fmt::format("xapi_guard_updates_total{{outcome=\"conflict\"}} {}\n", c.failed_conflict);
-  out += fmt::format("xapi_guard_updates_total{{outcome=\"unknown\"}} {}\n", c.failed_unknown);
-  const auto counter = [&](const char* name, const char* help, std::uint64_t value) {
-    family(name, "counter", help);
-    out += fmt::format("{} {}\n", name, value);
-  };
-  counter("xapi_guard_redelivered_total", "Values delivered again, because xapi had lost them.",
-          c.redelivered);
-  counter("xapi_guard_parked_total", "Entries set aside in conflicts.", c.parked);
-  counter("xapi_guard_discarded_total", "Entries given up by an operator.", c.discarded);
-  family("xapi_guard_requests_total", "counter", "Requests of swtpm by method and result.");
-  static constexpr std::array<const char*, device::SwtpmStats::methods> methods{"GET", "HEAD", "PUT",
-                                                                                "DELETE", "other"};
-  static constexpr std::array<const char*, device::SwtpmStats::results> results{"success", "refused",
-                                                                                "unavailable"};
-  for (std::size_t m = 0; m < methods.size(); ++m) {
-    for (std::size_t r = 0; r < results.size(); ++r) {
-      out += fmt::format("xapi_guard_requests_total{{method=\"{}\",result=\"{}\"}} {}\n", methods[m],
-                         results[r], requests_.requests[m][r]);
-    }
-  }
-  append_varstored_metrics(out);
-  if (const auto stats = engine_.journal_stats()) {
-    gauge("xapi_guard_journal_ok", "1 when the journal takes writes.",
-          stats->state == journal::State::ok ? 1 : 0);
-    gauge("xapi_guard_journal_live_bytes", "Bytes of live records.", stats->live_bytes);
-    gauge("xapi_guard_journal_capacity_bytes", "Size of one journal file.", stats->capacity_bytes);
-    gauge("xapi_guard_journal_stalled", "1 while a call to the disk lasts for more than 5 seconds.",
-          stats->state == journal::State::stalled ? 1 : 0);
-    gauge("xapi_guard_journal_retained_entries", "Delivered entries that are kept for a while.",
-          stats->retained_entries);
-    family("xapi_guard_journal_retained_given_up_total", "counter",
-           "Of these, released early for lack of room.");
-    out += fmt::format("xapi_guard_journal_retained_given_up_total {}\n", stats->retained_given_up);
-    family("xapi_guard_journal_syncs_total", "counter", "fdatasync calls of the journal.");
-    out += fmt::format("xapi_guard_journal_syncs_total {}\n", stats->syncs);
-    family("xapi_guard_journal_corrupt_records_total", "counter", "Damaged records found.");
-    out += fmt::format("xapi_guard_journal_corrupt_records_total {}\n", stats->corrupt_records);
-  }
-  return out;
-}
+std::string DaemonOperations::metrics() const { return metrics_text(view()); }
 
 }  // namespace guard::daemon

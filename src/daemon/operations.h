@@ -8,6 +8,7 @@
 #include "control/registry.h"
 #include "daemon/contents_calls.h"
 #include "daemon/maintenance.h"
+#include "daemon/metrics.h"
 #include "device/swtpm_rest.h"
 #include "device/varstored_rpc.h"
 #include "engine/engine.h"
@@ -43,7 +44,7 @@ class DaemonOperations final : public control::Operations {
     maintenance_.set_journal_aside(directory, std::move(done));
   }
 
-  /// Prometheus text format.
+  /// All figures, for monitoring (metrics.h).
   std::string metrics() const;
 
  private:
@@ -53,7 +54,7 @@ class DaemonOperations final : public control::Operations {
   wire::Json switch_json() const;
   wire::JsonArray held_json(const core::Snapshot& view) const;
   wire::JsonArray parked_json(const core::Snapshot& view) const;
-  void append_varstored_metrics(std::string& out) const;
+  MetricsView view() const;
   std::string since(Time when) const;
 
   engine::Engine& engine_;
@@ -64,6 +65,7 @@ class DaemonOperations final : public control::Operations {
   ContentsCalls contents_;
   std::string upstream_uri_;
   std::function<std::int64_t()> wall_ms_;
+  const std::int64_t started_ms_;
   const control::Registry* registry_ = nullptr;
   const control::MessageSwitch* switch_ = nullptr;
   std::string journal_error_;

@@ -77,6 +77,9 @@ std::string wrong_with(const Options& options) {
   if (options.uses_switch() && !options.switch_socket.starts_with('/')) {
     return "--switch-socket: expected an absolute path or none";
   }
+  if (options.metrics != "none" && !options.metrics_address()) {
+    return "--metrics: expected 127.0.0.1:PORT, another address of 127.0.0.0/8, [::1]:PORT, or none";
+  }
   if (options.queue_capacity == 0) return "--queue-capacity: must be at least 1";
   if (options.delivery_concurrency == 0 || options.delivery_concurrency > limits::upstream_connections) {
     return "--delivery-concurrency: must be between 1 and " + std::to_string(limits::upstream_connections);
@@ -130,6 +133,9 @@ Parsed parse_options(int argc, const char* const* argv, const std::string& inven
       ->default_str("<runtime-dir>/control.sock");
   app.add_option("--switch-socket", options.switch_socket,
                  "Socket of the message switch, by which the toolstack asks for device sockets; or none")
+      ->capture_default_str();
+  app.add_option("--metrics", options.metrics,
+                 "Loopback ADDR:PORT where metrics are served over TCP, too; or none")
       ->capture_default_str();
   add_duration(app, "--direct-timeout", options.direct_timeout, "500ms",
                "How long a write waits for xapi before it is kept on disk");

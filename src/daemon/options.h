@@ -9,6 +9,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "control/metrics_socket.h"
 #include "guard/types.h"
 
 namespace guard::daemon {
@@ -21,7 +22,8 @@ struct Options {
   std::string state_dir = "/var/lib/xapi-guard";
   std::string runtime_dir = "/run/xapi-guard";
   std::string resume_file = "/run/nonpersistent/varstored-guard-active.json";
-  std::string control_socket;  ///< empty: <runtime_dir>/control.sock
+  std::string control_socket;    ///< empty: <runtime_dir>/control.sock
+  std::string metrics = "none";  ///< loopback ADDR:PORT where metrics are served over TCP, too
   std::string switch_socket = "/var/run/message-switch/sock";
   std::chrono::milliseconds direct_timeout = limits::direct_timeout;
   std::chrono::milliseconds upstream_timeout = limits::upstream_timeout;
@@ -44,6 +46,10 @@ struct Options {
   }
   /// Whether requests are taken from the message switch.
   bool uses_switch() const { return switch_socket != "none"; }
+  /// Nullopt: only on the control socket.
+  std::optional<control::LoopbackAddress> metrics_address() const {
+    return control::LoopbackAddress::parse(metrics);
+  }
   std::string control_socket_path() const {
     return control_socket.empty() ? runtime_dir + "/control.sock" : control_socket;
   }

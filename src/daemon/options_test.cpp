@@ -101,6 +101,19 @@ TEST(Options, TakeTheUuidOfTheHostFromItsInventoryUnlessItIsGiven) {
   EXPECT_EQ(host({"--host-uuid", other}, inventory.path()).str(), other);
 }
 
+TEST(Options, ServeMetricsOnALoopbackAddressOnly) {
+  EXPECT_FALSE(parse({}).options->metrics_address());
+  EXPECT_FALSE(parse({"--metrics", "none"}).options->metrics_address());
+  EXPECT_TRUE(parse({"--metrics", "127.0.0.1:9101"}).options->metrics_address()->is_v4);
+  EXPECT_TRUE(parse({"--metrics", "127.1.2.3:65535"}).options);
+  EXPECT_FALSE(parse({"--metrics", "[::1]:9101"}).options->metrics_address()->is_v4);
+  for (const char* wrong :
+       {"", "9101", ":9101", "0.0.0.0:9101", "128.0.0.1:9101", "192.0.2.1:9101", "[::]:9101", "::1:9101",
+        "localhost:9101", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:http", "127.1:9101"}) {
+    EXPECT_FALSE(parse({"--metrics", wrong}).options) << wrong;
+  }
+}
+
 TEST(Options, SwitchRetentionOffWithZero) {
   EXPECT_EQ(parse({"--retain", "0s"}).options->retain.count(), 0);
   EXPECT_EQ(parse({"--retain", "30s"}).options->retain, std::chrono::seconds(30));

@@ -198,7 +198,7 @@ std::optional<journal::Stats> Engine::journal_stats() const {
 void Engine::write(Owner owner, Slot slot, Value value, UpdateFlag update, WriteDone done) {
   if (!journal_) return done(WriteStatus::unavailable);
   const core::RequestId request = ++last_request_;
-  writes_.emplace(request, std::move(done));
+  writes_.emplace(request, Write{host_.now(), std::move(done)});
   feed(core::WriteArrived{request, owner, slot, std::move(value), update});
 }
 
@@ -359,7 +359,13 @@ void Engine::arm() {
 }
 
 void Engine::act(core::AnswerWrite& action) {
-  if (auto done = take(writes_, action.request)) (*done)(action.status);
+  auto write = take(writes_, action.request);
+  if (!write) return;
+  if (action.status == WriteStatus::accepted) {
+    Histogram& times = action.journaled ? acknowledge_times_.journal : acknowledge_times_.direct;
+    times.record(host_.now() - write->since);
+  }
+  write->done(action.status);
 }
 
 void Engine::act(core::AnswerRead& action) {

@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/histogram.h"
 #include "base/log.h"
 #include "core/core.h"
 #include "engine/call_notes.h"
@@ -102,6 +103,12 @@ class Engine final : public UpstreamEvents {
   std::vector<core::PendingView> pending() const { return core_.pending(); }
   /// Figures of the journal; nullopt before start().
   std::optional<journal::Stats> journal_stats() const;
+  /// From when a write was received until it was acknowledged.
+  struct AcknowledgeTimes {
+    Histogram direct;   ///< because the upstream accepted it
+    Histogram journal;  ///< because it is durable here
+  };
+  const AcknowledgeTimes& acknowledge_times() const { return acknowledge_times_; }
   Time now() const { return host_.now(); }
 
   // UpstreamEvents
@@ -117,6 +124,10 @@ class Engine final : public UpstreamEvents {
     std::function<void(bool)> done;
   };
   using WriteDone = std::function<void(WriteStatus)>;
+  struct Write {
+    Time since{};
+    WriteDone done;
+  };
   using ReadDone = std::function<void(core::AnswerRead)>;
   using AlertDone = std::function<void(UefiOutcome)>;
 
@@ -159,7 +170,8 @@ class Engine final : public UpstreamEvents {
   core::Core core_;
   std::unique_ptr<CallNotes> notes_;
   std::shared_ptr<Engine*> self_;  ///< what callbacks hold: null once the engine is gone
-  std::unordered_map<core::RequestId, WriteDone> writes_;
+  std::unordered_map<core::RequestId, Write> writes_;
+  AcknowledgeTimes acknowledge_times_;
   std::unordered_map<core::RequestId, ReadDone> reads_;
   std::unordered_map<core::RequestId, AlertDone> alerts_;
   std::unordered_map<core::RequestId, SetDone> sets_;

@@ -38,8 +38,12 @@ struct Journal::Impl {
   void serve(std::vector<Request>& taken);
   /// Sleeps until there are requests, or something to do without. Returns false at the end.
   bool take(std::vector<Request>& taken);
-  void publish() {
-    const Stats now = store->stats();
+  /// `lasted`: how long the batches since the last call took, if there were any.
+  void publish(Clock::duration lasted = {}) {
+    Stats now = store->stats();
+    if (lasted > Clock::duration{} && now.batches > batches) batch_times.record(lasted);
+    batches = now.batches;
+    now.batch_times = batch_times;
     const std::lock_guard lock(mutex);
     figures = now;
   }
@@ -63,6 +67,8 @@ struct Journal::Impl {
   std::unique_ptr<Store> store;
   std::function<void(std::vector<Completion>)> on_complete;
   bool idle_work_left = true;
+  std::uint64_t batches = 0;
+  Histogram batch_times;
   Clock::time_point next_revival{};
 
   std::mutex mutex;  ///< of everything below; held for a few instructions only
@@ -158,10 +164,11 @@ void Journal::Impl::serve(std::vector<Request>& taken) {
       part.assign(std::move_iterator(taken.begin() + static_cast<std::ptrdiff_t>(from)),
                   std::move_iterator(taken.begin() + static_cast<std::ptrdiff_t>(to)));
     }
+    const Clock::time_point began = Clock::now();
     begin();
     auto completions = store->run(std::move(part));
     end();
-    publish();
+    publish(Clock::now() - began);
     const std::lock_guard lock(completing);
     if (left_behind) return;
     on_complete(std::move(completions));

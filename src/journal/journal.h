@@ -15,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/histogram.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "guard/env.h"
@@ -134,6 +135,7 @@ struct Stats {
   std::uint64_t syncs = 0;
   std::uint64_t switches = 0;
   std::uint64_t bytes_written = 0;
+  Histogram batch_times;  ///< until batches were durable; measured by Journal, empty in a Store
 };
 
 /// The journal as a synchronous object. Not thread-safe. `Directory` must be the journal's own and locked by
