@@ -9,6 +9,15 @@ install(TARGETS xapi-guardctl xapi-sim xapiguard_cli RUNTIME DESTINATION "${CMAK
 file(CREATE_LINK xapi-guard "${CMAKE_BINARY_DIR}/varstored-guard" SYMBOLIC)
 install(FILES "${CMAKE_BINARY_DIR}/varstored-guard" DESTINATION "${CMAKE_INSTALL_SBINDIR}")
 
+# systemd's unit, with the place of the program in it, which is known when it is installed.
+install(CODE "set(sbin \"${CMAKE_INSTALL_SBINDIR}\")
+  cmake_path(ABSOLUTE_PATH sbin BASE_DIRECTORY \"\${CMAKE_INSTALL_PREFIX}\")
+  file(READ \"${CMAKE_SOURCE_DIR}/packaging/varstored-guard.service\" unit)
+  string(REPLACE /usr/sbin/ \"\${sbin}/\" unit \"\${unit}\")
+  file(WRITE \"${CMAKE_BINARY_DIR}/installed/varstored-guard.service\" \"\${unit}\")
+  file(INSTALL \"${CMAKE_BINARY_DIR}/installed/varstored-guard.service\"
+    DESTINATION \"\${CMAKE_INSTALL_PREFIX}/lib/systemd/system\")")
+
 install(FILES README.md ARCHITECTURE.md CHANGELOG.md LICENSE THIRD_PARTY.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(DIRECTORY docs DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 

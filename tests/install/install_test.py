@@ -63,6 +63,10 @@ class InstallTest(unittest.TestCase):
         for program in ("sbin/xapi-guard", "sbin/varstored-guard", "bin/xapi-guardctl", "bin/xapi-sim", "bin/xapiguard_cli"):
             self.assertIn("Usage", run(self.prefix / program, "--help"))
 
+    def test_the_unit_starts_the_program_that_was_installed(self):
+        unit = (self.prefix / "lib/systemd/system/varstored-guard.service").read_text()
+        self.assertIn(f"\nExecStart={self.prefix}/sbin/xapi-guard\n", unit)
+
     def test_the_example_is_small(self):
         lines = (self.example / "spool.cpp").read_text().splitlines()
         self.assertLessEqual(len(lines), 50)
