@@ -211,6 +211,16 @@ inline constexpr std::size_t inspect_records = 1'000'000;
 /// How often what looks damaged in a journal that is being written is looked at.
 inline constexpr unsigned inspect_attempts = 3;
 
+// --- The original's cache tree ----------------------------------------------------------------------------
+/// Of export-manifest.json: 50,000 files, many times what a host with 1,000 VMs may have pending.
+inline constexpr std::size_t manifest_bytes = 8 * MiB;
+/// Values of the tree that are in memory at once.
+inline constexpr std::size_t import_batch = 4 * MiB;
+/// Directories within each other below the tree; it has three. What lies deeper is left where it is.
+inline constexpr unsigned cache_tree_depth = 16;
+/// Names tried for a file that is set aside.
+inline constexpr unsigned set_aside_names = 1000;
+
 // --- The library (guard/buffer.h) -------------------------------------------------------------------------
 /// Owners whose lanes are kept open, and with them what is known of the upstream (bounded by known_bytes):
 /// reads of the last ones used are answered while the upstream is down.
@@ -311,6 +321,7 @@ static_assert(inherited_descriptors > device_sockets);
 static_assert(call_notes >= 2 * device_sockets);
 static_assert(commit_bytes >= journal_payload);
 static_assert(journal_size <= journal_max);
+static_assert(import_batch + max_body_vtpm <= journal_batch);
 static_assert(journal_batch + 2 * journal_payload < journal_size);
 static_assert(journal_copy > 2 * journal_payload);
 

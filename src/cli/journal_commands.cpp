@@ -125,29 +125,29 @@ Json json_of(const journal::Quarantine& found, const std::vector<std::string>& s
 Result<Json> list_offline(const std::string& directory) {
   const auto place = find_journal(directory);
   if (!place) return std::unexpected(place.error());
-  auto dir = open_existing_directory(place->journal);
+  const bool whole = !place->state_dir.empty();
+  auto dir = open_existing_directory(whole ? place->state_dir : place->journal);
   if (!dir) return std::unexpected(dir.error());
-  const auto found = journal::list_quarantine(**dir);
+  const auto found = whole ? journal::list_quarantines(**dir) : journal::list_quarantine(**dir);
   if (!found) return std::unexpected(found.error());
   std::vector<std::string> set_aside;
-  if (auto state = open_existing_directory(place->state_dir)) {
-    set_aside = journal::list_set_aside(**state).value_or(set_aside);
-  }
+  if (whole) set_aside = journal::list_set_aside(**dir).value_or(set_aside);
   return json_of(*found, set_aside);
 }
 
 Result<Json> purge_offline(const std::string& directory) {
   const auto place = find_journal(directory);
   if (!place) return std::unexpected(place.error());
+  const bool whole = !place->state_dir.empty();
   Locked locked;
-  if (!place->state_dir.empty()) {
+  if (whole) {
     auto taken = lock_state(place->state_dir);
     if (!taken) return std::unexpected(taken.error());
     locked = std::move(*taken);
   }
   auto dir = open_existing_directory(place->journal);
   if (!dir) return std::unexpected(dir.error());
-  const auto purged = journal::purge_quarantine(**dir);
+  const auto purged = whole ? journal::purge_quarantines(*locked.state) : journal::purge_quarantine(**dir);
   if (!purged) return std::unexpected(purged.error());
   return JsonObject{{"files", purged->files},
                     {"bytes", purged->bytes},

@@ -83,9 +83,10 @@ class Daemon {
   void open_metrics();
   Result<std::unique_ptr<upstream::ManagedUpstream>> make_upstream();
   Result<> open_notes();
-  void start_engine(std::unique_ptr<journal::Store> store);
+  void start_engine(StateDir::Opened opened);
   void open_journal_first();
-  void journal_tried(Result<std::unique_ptr<journal::Store>> store);
+  Result<StateDir::Opened> open_journal();
+  void journal_tried(Result<StateDir::Opened> opened);
   void retry_journal_later(const Error& error);
   void retry_journal();
   bool serve();
@@ -118,6 +119,7 @@ class Daemon {
   int exit_status_ = 0;
   bool stopping_ = false;
   bool engine_stopped_ = false;
+  bool another_ran_ = false;  ///< since we did
   unsigned stop_steps_ = 0;
   Worker worker_;  ///< last: its thread ends before anything its work refers to
 };
@@ -224,33 +226,44 @@ Result<> Daemon::open_notes() {
   return {};
 }
 
-void Daemon::start_engine(std::unique_ptr<journal::Store> store) {
-  // A journal made in place of one that was set aside is no first start: others may have sent updates.
+void Daemon::start_engine(StateDir::Opened opened) {
+  // A journal made in place of one that was set aside is no first start: others may have sent updates. Nor is
+  // one in place of another daemon.
   const auto set_aside = state_dir_.list_set_aside();
-  const bool first_start = store->recovery().created && set_aside && set_aside->empty();
-  engine_->start(std::move(store), std::move(notes_), first_start);
+  const bool first_start = opened.recovery.created && set_aside && set_aside->empty() && !another_ran_;
+  engine_->start(std::move(opened.store), std::move(notes_), first_start, std::move(opened.recovery));
 }
 
 /// On the worker thread, so that a loop that waits for a slow disk is not taken for one that is stuck.
 void Daemon::open_journal_first() {
-  auto result = std::make_shared<Result<std::unique_ptr<journal::Store>>>();
+  auto result = std::make_shared<Result<StateDir::Opened>>();
   worker_.run(
       [this, result] {
-        *result = state_dir_.open_journal();
+        *result = open_journal();
         maintenance_.look_first();
       },
       [this, result] { journal_tried(std::move(*result)); });
 }
 
+/// Worker thread; until the engine has the notes nobody else uses them.
+Result<StateDir::Opened> Daemon::open_journal() {
+  if (state_dir_.lock() && state_dir_.has_cache_tree()) {
+    // Before its tree is gone: what its daemon had sent when it ended may still take effect (P2).
+    another_ran_ = true;
+    notes_->doubt_all("another daemon used the state directory");
+  }
+  return state_dir_.open_journal();
+}
+
 /// A journal that cannot be read stops nobody from asking: every request is answered 503 until it can be.
-void Daemon::journal_tried(Result<std::unique_ptr<journal::Store>> store) {
+void Daemon::journal_tried(Result<StateDir::Opened> opened) {
   if (stopping_) return;
-  if (store) {
-    start_engine(std::move(*store));
+  if (opened) {
+    start_engine(std::move(*opened));
   } else {
     log_.log(LogLevel::error, "journal_unreadable",
-             {{"dir", options_.state_dir}, {"error", store.error().message}});
-    retry_journal_later(store.error());
+             {{"dir", options_.state_dir}, {"error", opened.error().message}});
+    retry_journal_later(opened.error());
   }
   if (serve()) return service_.ready();
   exit_status_ = 1;
@@ -264,8 +277,8 @@ void Daemon::retry_journal_later(const Error& error) {
 
 void Daemon::retry_journal() {
   if (stopping_) return;
-  auto result = std::make_shared<Result<std::unique_ptr<journal::Store>>>();
-  worker_.run([this, result] { *result = state_dir_.open_journal(); },
+  auto result = std::make_shared<Result<StateDir::Opened>>();
+  worker_.run([this, result] { *result = open_journal(); },
               [this, result] {
                 if (stopping_) return;
                 if (!*result) return retry_journal_later(result->error());

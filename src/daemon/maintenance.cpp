@@ -38,7 +38,7 @@ void Maintenance::quarantine_list(Done done) {
   auto found = std::make_shared<Found>();
   worker_.run(
       [this, found] {
-        found->quarantine = state_dir_.with_journal(journal::list_quarantine);
+        found->quarantine = state_dir_.with_state(journal::list_quarantines);
         found->set_aside = state_dir_.list_set_aside().value_or(std::vector<std::string>());
       },
       [this, found, added = added_now_, done = std::move(done)] {
@@ -56,8 +56,8 @@ void Maintenance::quarantine_purge(Done done) {
   auto outcome = std::make_shared<Outcome>();
   worker_.run(
       [this, outcome] {
-        outcome->purged = state_dir_.with_journal(journal::purge_quarantine);
-        outcome->rest = state_dir_.with_journal(journal::list_quarantine);
+        outcome->purged = state_dir_.with_state(journal::purge_quarantines);
+        outcome->rest = state_dir_.with_state(journal::list_quarantines);
       },
       [this, outcome, added = added_now_, done = std::move(done)] {
         if (outcome->rest) measured(outcome->rest->bytes, added);
@@ -98,13 +98,13 @@ void Maintenance::measured(std::uint64_t bytes, std::uint64_t added) {
 }
 
 void Maintenance::look_first() {
-  if (const auto found = state_dir_.with_journal(journal::list_quarantine)) measured(found->bytes, 0);
+  if (const auto found = state_dir_.with_state(journal::list_quarantines)) measured(found->bytes, 0);
 }
 
 void Maintenance::look() {
   if (std::exchange(looking_, true)) return;
   auto found = std::make_shared<Result<journal::Quarantine>>();
-  worker_.run([this, found] { *found = state_dir_.with_journal(journal::list_quarantine); },
+  worker_.run([this, found] { *found = state_dir_.with_state(journal::list_quarantines); },
               [this, found, added = added_now_] {
                 looking_ = false;
                 if (*found) measured((*found)->bytes, added);

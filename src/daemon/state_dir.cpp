@@ -1,9 +1,13 @@
 #include "daemon/state_dir.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <system_error>
 
 #include "base/random.h"
+#include "cache_tree/import.h"
+#include "cache_tree/layout.h"
 #include "journal/aside.h"
 
 namespace guard::daemon {
@@ -26,19 +30,27 @@ Result<> StateDir::lock() {
   return {};
 }
 
-Result<std::unique_ptr<journal::Store>> StateDir::open_journal() {
+bool StateDir::has_cache_tree() {
+  return dir_ != nullptr && dir_->look_at(cache_tree::tree_name).has_value();
+}
+
+Result<StateDir::Opened> StateDir::open_journal() {
   if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
   auto journal_dir = dir_->open_dir("journal", true);
   if (!journal_dir) return std::unexpected(std::move(journal_dir.error()));
   auto store = journal::Store::open(std::move(*journal_dir), options_, random_bits, log_);
-  if (store) (*store)->keep(lock_);  // a call to a disk that hangs may outlive us
-  opened_ = opened_ || store.has_value();
-  return store;
-}
-
-Result<std::unique_ptr<Directory>> StateDir::journal_dir() {
-  if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
-  return dir_->open_dir("journal", false);
+  if (!store) return std::unexpected(std::move(store.error()));
+  (*store)->keep(lock_);  // a call to a disk that hangs may outlive us
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const cache_tree::ImportOptions options{std::chrono::duration_cast<std::chrono::milliseconds>(now).count(),
+                                          ::geteuid()};
+  auto imported = cache_tree::import_tree(*dir_, **store, options, log_);
+  if (!imported) {
+    imported.error().message = "import of the cache tree: " + imported.error().message;
+    return std::unexpected(std::move(imported.error()));
+  }
+  opened_ = true;
+  return Opened{std::move(*store), std::move(imported->recovery)};
 }
 
 Result<std::string> StateDir::set_journal_aside(const std::string& directory,

@@ -21,15 +21,23 @@ class StateDir {
   /// Opens (creating it if missing) and locks the directory, once; Errc::busy when another process holds the
   /// lock. May be called again after a failure.
   Result<> lock();
-  /// lock(), then recovers the journal. May be called again after a failure, not after success.
-  Result<std::unique_ptr<journal::Store>> open_journal();
+  /// Whether another daemon used this directory as its own since we did: it left a cache tree. lock() was
+  /// called.
+  bool has_cache_tree();
 
-  /// Runs `work` on the directory of the journal, which is not created.
+  struct Opened {
+    std::unique_ptr<journal::Store> store;
+    journal::Recovery recovery;  ///< what to go on with: of the journal, and what was imported
+  };
+  /// lock(), then recovers the journal and imports the cache tree of the original daemon. May be called again
+  /// after a failure, not after success.
+  Result<Opened> open_journal();
+
+  /// lock(), then runs `work` on the directory.
   template <class Work>
-  auto with_journal(Work work) -> decltype(work(std::declval<Directory&>())) {
-    auto dir = journal_dir();
-    if (!dir) return std::unexpected(std::move(dir.error()));
-    return work(**dir);
+  auto with_state(Work work) -> decltype(work(std::declval<Directory&>())) {
+    if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));
+    return work(*dir_);
   }
 
   /// Moves a journal that could not be opened so far out of the way (journal::set_aside). `directory` must be
@@ -41,8 +49,6 @@ class StateDir {
   Result<std::vector<std::string>> list_set_aside();
 
  private:
-  Result<std::unique_ptr<Directory>> journal_dir();
-
   std::string path_;
   journal::Options options_;
   Logger& log_;

@@ -241,6 +241,13 @@ void CallNotes::erase(Owner owner) {
   if (no_room_.erase(owner) > 0) store_unknown();
 }
 
+void CallNotes::doubt_all(std::string why) {
+  if (!found_.unknown) found_.why = std::move(why);
+  found_.unknown = true;
+  unknown_ = true;
+  store_unknown();
+}
+
 void CallNotes::forget_unknown() {
   unknown_ = false;
   store_unknown();

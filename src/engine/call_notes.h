@@ -38,7 +38,7 @@ class CallNotes {
     /// another store, or had no room for all notes. `why` says which.
     bool unknown = false;
     std::string why;
-    std::vector<std::pair<Owner, Values>> calls;  ///< one per owner; empty when unknown
+    std::vector<std::pair<Owner, Values>> calls;  ///< one per owner; none when the file could not tell
   };
 
   static constexpr std::string_view file_name = "calls-under-way";
@@ -60,6 +60,9 @@ class CallNotes {
   void note(Owner owner, const Values& values);
   /// Nothing of this owner is under way any more.
   void erase(Owner owner);
+  /// Somebody else used the store since the last process noted anything, so that nobody knows what is under
+  /// way: as if the file had said so, and from now on it does. Before the engine looks at found().
+  void doubt_all(std::string why);
   /// What was unknown when the file was opened can have no effect any more, or never could.
   void forget_unknown();
 

@@ -120,11 +120,11 @@ Engine::~Engine() {
   upstream_.set_events(nullptr);
 }
 
-void Engine::start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNotes> notes,
-                   bool first_start) {
+void Engine::start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNotes> notes, bool first_start,
+                   std::optional<journal::Recovery> recovery) {
   assert(notes != nullptr);
   notes_ = std::move(notes);
-  recover(store->recovery(), first_start);
+  recover(recovery ? *recovery : store->recovery(), first_start);
   journal_ = std::make_unique<journal::Journal>(
       std::move(store), [self = self_, post = host_.post](std::vector<journal::Completion> completions) {
         post([self, done = std::make_shared<std::vector<journal::Completion>>(std::move(completions))] {
@@ -144,6 +144,7 @@ void Engine::recover(const journal::Recovery& recovery, bool first_start) {
       continue;
     }
     std::optional<core::RecoveredEntry> entry = to_recovered(found, now, wall_ms);
+    if ((found.flags & journal::flag_lost) != 0) lost_.insert(found.sequence);
     if (entry) {
       core_.recover(found.owner, std::move(*entry), now);
     } else {
@@ -166,7 +167,6 @@ void Engine::recover_doubt(bool first_start) {
     host_.at(now + doubt_window_, [self = self_] {
       if (*self != nullptr) (*self)->notes_->forget_unknown();
     });
-    return;
   }
   for (const auto& [owner, values] : found.calls) {
     log_.log(LogLevel::notice, "in_doubt", {{"vm", owner.vm}, {"device", name_of(owner.device)}});
@@ -336,6 +336,9 @@ void Engine::carry_out(core::Actions& actions) {
 
 void Engine::completed(std::vector<journal::Completion> completions) {
   for (journal::Completion& done : completions) {
+    if (done.kind == journal::Completion::Kind::read && lost_.contains(done.sequence) && done.result) {
+      done.result = std::unexpected(Error::corrupt("it was lost before it came here"));
+    }
     if (!done.result && log_.enabled(LogLevel::debug)) {
       log_.log(LogLevel::debug, "journal_request_failed",
                {{"vm", done.owner.vm}, {"slot", done.slot}, {"error", done.result.error().message}});

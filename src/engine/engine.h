@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/histogram.h"
@@ -58,7 +59,12 @@ class Engine final : public UpstreamEvents {
   /// `notes` tells which updates were under way when the last process ended: those lanes are in doubt (P2).
   /// Where it cannot tell, all are for the length of the doubt window, unless this is the `first_start` in
   /// this place: no process was here before. What is under way from now on is noted there.
-  void start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNotes> notes, bool first_start);
+  ///
+  /// `recovery` is what to go on with instead of what the store recovered: the same, with what was imported
+  /// since. What is marked as lost in it (journal::flag_lost) is unknown (P4): reads of the slot are answered
+  /// `unavailable` and its lane is held until it is written or discarded.
+  void start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNotes> notes, bool first_start,
+             std::optional<journal::Recovery> recovery = std::nullopt);
   bool started() const { return journal_ != nullptr; }
 
   /// Access to one lane for one device socket; while it lives, the lane counts as served. Several may exist
@@ -179,6 +185,7 @@ class Engine final : public UpstreamEvents {
   std::unordered_map<core::RequestId, OperatorDone> operations_;
   core::RequestId last_request_ = 0;
   std::unordered_map<Owner, unsigned> open_;
+  std::unordered_set<Sequence> lost_;  ///< entries that stand for a value that is lost
   std::deque<core::Event> events_;
   bool feeding_ = false;
   core::Actions actions_;

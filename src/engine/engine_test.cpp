@@ -150,6 +150,99 @@ TEST_F(EngineTest, AnswersUnavailableWhileTheJournalIsUnread) {
   EXPECT_EQ(write("a"), WriteStatus::accepted);
 }
 
+TEST_F(EngineTest, AValueThatIsLostIsUnknownUntilItIsWrittenOrDiscarded) {
+  for (const bool discarded : {false, true}) {
+    lane.reset();
+    engine.reset();
+    upstream.contents[owner][Slot::permall] = Value("older");
+    engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
+    auto opened = store();
+    journal::Entry entry;
+    entry.owner = owner;
+    entry.sequence = opened->recovery().highest_sequence + 1;
+    entry.flags = journal::flag_lost;
+    ASSERT_TRUE(opened->run({entry}).at(0).result);
+    opened.reset();
+    opened = store();
+    engine->start(std::move(opened), notes(), true);
+    lane = engine->open_lane(owner);
+    std::optional<ReadResult> result;
+    lane->read(Slot::permall, [&result](ReadResult r) { result = std::move(r); });
+    loop.advance(limits::verify_patience);
+    loop.run_until([&result] { return result.has_value(); });
+    EXPECT_EQ(result->source, ReadResult::Source::none) << "neither empty nor what is older (P4)";
+    EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("older"));
+    ASSERT_EQ(engine->snapshot().held.size(), 1u);
+    EXPECT_EQ(engine->snapshot().held[0].reason, "payload: permall cannot be read back from the journal");
+    if (discarded) {
+      std::optional<Result<std::size_t>> answer;
+      engine->discard(owner, Slot::permall,
+                      [&answer](Result<std::size_t> done) { answer = std::move(done); });
+      loop.run_until([&answer] { return answer.has_value(); });
+      EXPECT_EQ(answer->value(), 1u);
+      EXPECT_EQ(read().value, Value("older"));
+    } else {
+      write("new");
+      loop.run_until([this] { return last->has_value(); });
+      EXPECT_EQ(**last, WriteStatus::accepted);
+      EXPECT_EQ(read().value, Value("new"));
+      std::optional<bool> drained;
+      engine->drain(engine->now() + seconds(5), [&drained](bool d) { drained = d; });
+      loop.run_until([&drained] { return drained.has_value(); });
+      EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("new"));
+    }
+    EXPECT_TRUE(engine->snapshot().held.empty());
+  }
+}
+
+TEST_F(EngineTest, GoesOnWithWhatWasImportedOnTopOfTheJournal) {
+  engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
+  auto opened = store();
+  journal::Entry entry;
+  entry.owner = owner;
+  entry.sequence = 5;
+  entry.value = Value("imported");
+  ASSERT_TRUE(opened->run({entry}).at(0).result);
+  journal::Recovery recovery = opened->recovery();
+  EXPECT_TRUE(recovery.live.empty());
+  journal::LiveEntry live;
+  live.owner = owner;
+  live.sequence = 5;
+  live.digest = entry.value.digest();
+  live.size = 8;
+  recovery.live.push_back(live);
+  recovery.highest_sequence = 5;
+  upstream.up = false;
+  engine->start(std::move(opened), notes(), true, std::move(recovery));
+  lane = engine->open_lane(owner);
+  EXPECT_EQ(read().value, Value("imported"));
+}
+
+TEST_F(EngineTest, IsInDoubtOfEveryLaneAfterAnotherDaemonAlsoWhenItIsKilledThen) {
+  start();
+  for (const bool first : {true, false}) {
+    lane.reset();
+    engine.reset();
+    engine = std::make_unique<Engine>(loop.host(), core::Config{}, upstream, null_logger());
+    auto marked = notes();
+    EXPECT_EQ(marked->found().unknown, !first);
+    if (first) marked->doubt_all("another daemon");
+    engine->start(store(), std::move(marked), false);
+    lane = engine->open_lane(owner);
+    EXPECT_EQ(engine->snapshot().doubt, 1u);
+    write("a");
+    loop.run_until([this] { return last->has_value(); });
+    EXPECT_EQ(**last, WriteStatus::accepted);
+    EXPECT_TRUE(upstream.contents[owner][Slot::permall].empty()) << "what it had sent may still arrive";
+  }
+  loop.advance(limits::doubt_window + seconds(1));
+  loop.run_until([this] { return engine->snapshot().pending_entries == 0; });
+  EXPECT_EQ(upstream.contents[owner][Slot::permall], Value("a"));
+  lane.reset();
+  engine.reset();
+  EXPECT_FALSE(notes()->found().unknown);
+}
+
 TEST_F(EngineTest, SaysWhenADrainDoesNotFinish) {
   start();
   upstream.up = false;

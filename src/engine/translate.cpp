@@ -8,10 +8,7 @@ namespace guard::engine {
 
 namespace {
 
-/// Of journal::Entry::flags: the entry is delivered whatever stands upstream.
-constexpr std::uint8_t over_anything = 0x80;
-/// And the bits of the update flag of UEFI variables.
-constexpr std::uint8_t update_bits = 0x03;
+using journal::flag_lost, journal::flag_over_anything, journal::flag_update_bits;
 
 Time since(const journal::LiveEntry& found, Time now, std::int64_t wall_ms) {
   const std::int64_t age_ms = std::clamp<std::int64_t>(wall_ms - found.wall_ms, 0, std::int64_t{1} << 40);
@@ -42,7 +39,7 @@ journal::Request to_request(core::Commit action, std::int64_t wall_ms) {
   entry.known = std::move(action.known);
   entry.wall_ms = wall_ms;
   entry.flags = static_cast<std::uint8_t>(action.update);
-  if (action.over_anything) entry.flags |= over_anything;
+  if (action.over_anything) entry.flags |= flag_over_anything;
   if (action.alert) entry.type = journal::RecordType::alert;
   if (action.contents) {
     entry.type = journal::RecordType::contents;
@@ -80,7 +77,8 @@ std::optional<core::RecoveredEntry> to_recovered(const journal::LiveEntry& found
                                                  std::int64_t wall_ms) {
   using journal::RecordType;
   const bool contents = found.type == RecordType::contents && found.owner.device == Device::vtpm;
-  const bool known_flags = (found.flags & ~over_anything & 0xff) <= static_cast<int>(UpdateFlag::no);
+  const int update = found.flags & ~(flag_over_anything | flag_lost) & 0xff;
+  const bool known_flags = update <= static_cast<int>(UpdateFlag::no);
   if ((found.type != RecordType::write && !contents) || device_of(found.slot) != found.owner.device ||
       !known_flags) {
     return std::nullopt;
@@ -94,8 +92,8 @@ std::optional<core::RecoveredEntry> to_recovered(const journal::LiveEntry& found
   entry.vtpm = found.vtpm;
   entry.suspect = found.suspect;
   entry.retained = found.retained;
-  entry.over_anything = (found.flags & over_anything) != 0;
-  entry.update = static_cast<UpdateFlag>(found.flags & update_bits);
+  entry.over_anything = (found.flags & flag_over_anything) != 0;
+  entry.update = static_cast<UpdateFlag>(found.flags & flag_update_bits);
   entry.since = since(found, now, wall_ms);
   return entry;
 }

@@ -14,8 +14,8 @@ namespace {
 constexpr std::string_view aside_prefix = "journal.set-aside-";
 
 /// nullptr when there is none.
-Result<std::unique_ptr<Directory>> open_quarantine(Directory& journal) {
-  auto place = journal.open_dir("quarantine", false);
+Result<std::unique_ptr<Directory>> open_quarantine(Directory& parent) {
+  auto place = parent.open_dir("quarantine", false);
   if (!place && place.error().code == Errc::not_found) return nullptr;
   return place;
 }
@@ -72,6 +72,37 @@ Result<Purged> purge_quarantine(Directory& journal) {
   }
   if (auto synced = (*place)->sync(); !synced) return std::unexpected(synced.error());
   return purged;
+}
+
+Result<Quarantine> list_quarantines(Directory& state) {
+  auto journal = state.open_dir("journal", false);
+  if (!journal) return std::unexpected(journal.error());
+  auto all = list_quarantine(**journal);
+  auto own = list_quarantine(state);
+  if (!all || !own) return all ? std::move(own) : std::move(all);
+  for (auto& file : own->files) {
+    if (all->files.size() < limits::quarantine_listed) {
+      all->files.push_back(std::move(file));
+    } else {
+      ++all->omitted;
+    }
+  }
+  all->omitted += own->omitted;
+  all->bytes += own->bytes;
+  return all;
+}
+
+Result<Purged> purge_quarantines(Directory& state) {
+  auto journal = state.open_dir("journal", false);
+  if (!journal) return std::unexpected(journal.error());
+  auto all = purge_quarantine(**journal);
+  const auto own = purge_quarantine(state);
+  if (!all || !own) return all ? own : all;
+  all->files += own->files;
+  all->bytes += own->bytes;
+  all->left += own->left;
+  if (all->first_error.empty()) all->first_error = own->first_error;
+  return all;
 }
 
 Result<std::string> set_aside(Directory& state, std::chrono::system_clock::time_point now) {

@@ -37,6 +37,11 @@ struct Purged {
 /// written at that moment goes, or stays, whole.
 Result<Purged> purge_quarantine(Directory& journal);
 
+/// The same for all that a state directory keeps: what its journal does, and files of an imported cache tree,
+/// in `quarantine` beside it. Errors: also when there is no journal.
+Result<Quarantine> list_quarantines(Directory& state);
+Result<Purged> purge_quarantines(Directory& state);
+
 /// Moves the journal of the state directory `state` out of the way, whole and unread: `journal` becomes
 /// `journal.set-aside-<UTC>`, where nothing looks for it. Durable on success. The caller holds the lock of
 /// the state directory, and no Store is open. Returns the new name. Errors: not_found when there is no

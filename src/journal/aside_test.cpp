@@ -109,6 +109,27 @@ TEST(Aside, TwoInOneSecondDoNotReplaceEachOther) {
   EXPECT_EQ(list_set_aside(*root)->size(), 3u);
 }
 
+TEST(Aside, WhatAStateDirectoryKeepsIsSeenAndPurgedTogether) {
+  SimDisk disk(1);
+  auto root = disk.root();
+  EXPECT_EQ(list_quarantines(*root).error().code, Errc::not_found) << "no journal";
+  EXPECT_EQ(purge_quarantines(*root).error().code, Errc::not_found);
+  auto journal = root->open_dir("journal", true).value();
+  EXPECT_EQ(list_quarantines(*root)->bytes, 0u);
+  put(*journal->open_dir("quarantine", true).value(), "a-1", 10);
+  EXPECT_EQ(list_quarantines(*root)->files.size(), 1u);
+  put(*root->open_dir("quarantine", true).value(), "cache-b", 5);
+  const auto found = list_quarantines(*root).value();
+  EXPECT_EQ(found.bytes, 15u);
+  ASSERT_EQ(found.files.size(), 2u);
+  EXPECT_EQ(found.files[1].name, "cache-b");
+  const auto purged = purge_quarantines(*root).value();
+  EXPECT_EQ(purged.files, 2u);
+  EXPECT_EQ(purged.bytes, 15u);
+  EXPECT_EQ(purged.left, 0u);
+  EXPECT_TRUE(list_quarantines(*root)->files.empty());
+}
+
 TEST(Aside, EveryFailureIsTold) {
   for (std::uint64_t step = 1; step <= 3; ++step) {
     SimDisk disk(1);

@@ -33,6 +33,13 @@ enum class RecordType : std::uint8_t {
   complete = 6,  ///< the file holds everything live of the one before it
 };
 
+/// Bits of Entry::flags. The journal carries them and looks at none of them.
+inline constexpr std::uint8_t flag_update_bits = 0x03;  ///< of nvram: UpdateFlag
+/// The value itself is lost, and that it is must not be forgotten: the slot is unknown until it is written or
+/// given up. The entry's own value is empty and is never delivered.
+inline constexpr std::uint8_t flag_lost = 0x40;
+inline constexpr std::uint8_t flag_over_anything = 0x80;  ///< delivered whatever stands upstream
+
 /// An entry to be made durable: `write`, `contents` or `alert`. `contents` uses slot permall, carries
 /// pack_contents() as its value and stands for three values of one sequence: they are superseded, removed,
 /// read back and recovered slot by slot.
@@ -44,7 +51,7 @@ struct Entry {
   Uuid vtpm;                  ///< nil = not known
   std::vector<Digest> known;  ///< at most limits::known_digests
   std::int64_t wall_ms = 0;   ///< milliseconds since 1970, for people only
-  std::uint8_t flags = 0;     ///< opaque to the journal (the update flag of nvram, force)
+  std::uint8_t flags = 0;     ///< opaque to the journal: see above
   Value value;
 };
 
