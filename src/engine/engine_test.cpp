@@ -9,7 +9,7 @@
 #include <map>
 #include <thread>
 
-#include "engine/test_engine.h"
+#include "engine/place_test.h"
 
 namespace guard::engine {
 namespace {

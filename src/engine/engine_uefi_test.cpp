@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"
-#include "engine/test_engine.h"
+#include "engine/place_test.h"
 
 namespace guard::engine {
 namespace {
