@@ -71,9 +71,10 @@ class History {
 
  private:
   void push(Digest digest, HistoryBudget& budget) {
-    // One that is known anyway need not push others out.
+    // One that is among the newest anyway need not push others out. An older one comes up anew: it may stand
+    // there now, and of a long history only the newest travel with a record.
     const auto recent =
-        digests_.end() - static_cast<std::ptrdiff_t>(std::min(digests_.size(), limits::known_digests));
+        digests_.end() - static_cast<std::ptrdiff_t>(std::min(digests_.size(), limits::known_digests / 2));
     if (std::find(recent, digests_.end(), digest) != digests_.end()) return;
     const std::size_t most =
         budget.used < limits::history_digests ? limits::history_slot : limits::known_digests;

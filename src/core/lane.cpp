@@ -482,7 +482,7 @@ std::optional<Time> Lane::next_wake(const Context& cx) const {
   }
   for (const SlotState& s : slots_) {
     if (removal_due(cx, s)) consider(std::max(s.retry_removal, cx.now));
-    if (s.failed != 0 && s.durable && s.durable->epoch != 0) {
+    if (s.blocked_by_failed()) {
       const Time due = s.durable->accepted_at + cx.shared.config.retain;
       if (due > cx.now) consider(due);
     }

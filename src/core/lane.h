@@ -209,6 +209,10 @@ class Lane {
 
     /// Nothing that the journal holds, or may hold, stands between a write and the upstream.
     bool journal_clean() const { return !committing && !durable && !removal && failed == 0 && discard == 0; }
+    /// Delivered, but its removal waits for that of a failed commit above it.
+    bool blocked_by_failed() const {
+      return failed != 0 && durable && durable->epoch != 0 && durable->sequence <= delivered;
+    }
     bool uncompared() const { return retained && retained->state == Retained::State::uncompared; }
     /// The upstream's value is ours to know: nothing newer is pending here.
     bool settled() const { return !next && journal_clean() && !uncompared(); }
@@ -332,6 +336,8 @@ class Lane {
   void drop_retained(Context& cx, Slot slot);
   bool keep_in_memory(Context& cx, Slot slot);
   Time release_time(const Context& cx, const Retained& retained) const;
+  static bool outlived(const Shared& shared, const Entry& entry);
+  void await_alive(Context& cx);
   void end_retentions(Context& cx);
   void save(Context& cx, Slot slot);
 

@@ -130,5 +130,55 @@ TEST(LaneBase, ARetainedValueGoesBackToItsRecordWhenTheWriteForWhichItWasToEndIs
   EXPECT_TRUE(bench.core.lane(vm(1))->retained(Slot::permall)->journaled);
 }
 
+TEST(LaneBase, WhatWasSentLastIsKnownAlsoAfterAnOutageOverSeveralRestarts) {
+  Bench first;
+  first.step(SocketOpened{vm(1)});
+  for (int i = 0; i < 20; ++i) {
+    first.write(vm(1), 1, std::to_string(i));
+    first.deliver_done(first.one<Deliver>(), Outcome::Kind::delivered);
+  }
+  // Without an answer: it may come to stand there late.
+  first.write(vm(1), 2, "sent");
+  first.deliver_done(first.one<Deliver>(), Outcome::Kind::unknown, 1, true);
+  const Commit commit = first.one<Commit>();
+  first.step(CommitDone{vm(1), Slot::permall, commit.sequence, CommitDone::Result::durable});
+  first.write(vm(1), 3, "pending");
+  Commit last = first.one<Commit>();
+  EXPECT_TRUE(knows(last.known, "sent"));
+  const char* pending = "pending";
+  for (const char* newer : {"n1", "n2", "n3", "n4", "n5"}) {
+    // The power was cut, so that no note of the update is left.
+    Bench bench;
+    bench.core.recover(vm(1), recovered(last.sequence, pending, last.known), bench.now);
+    bench.step(Kick{});
+    bench.step(ProbeDone{false, "away", 0});
+    bench.write(vm(1), 1, newer);
+    last = bench.one<Commit>();
+    pending = newer;
+    EXPECT_LE(last.known.size(), limits::known_digests);
+    EXPECT_TRUE(knows(last.known, "sent")) << newer;
+  }
+}
+
+TEST(LaneBase, AnEntryDeliveredBelowAFailedCommitStaysUntilTheSessionHasProvedAlive) {
+  Bench bench;
+  bench.core.recover(vm(1), recovered(7, "a"), bench.now);
+  bench.step(Kick{});
+  const auto wanted = bench.one<core::ReadBack>();
+  bench.step(ProbeDone{true, "", 1});
+  bench.write(vm(1), 1, "b");
+  const Commit failing = bench.one<Commit>();
+  bench.step(CommitDone{vm(1), Slot::permall, failing.sequence, CommitDone::Result::failed});
+  bench.step(ValueRead{wanted.owner, wanted.slot, wanted.sequence, Value("a"), {}});
+  bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::delivered);
+  EXPECT_TRUE(bench.all<Remove>().empty()) << "its removal would retain the failed commit";
+  bench.after(minutes(16));
+  EXPECT_TRUE(bench.all<Remove>().empty()) << "nobody knows that the session lived that long";
+  EXPECT_EQ(bench.all<Probe>().size(), 1u);
+  // It did not: the value may be forgotten, and is compared.
+  bench.step(SessionEnded{1});
+  EXPECT_EQ(bench.one<core::ReadBack>().sequence, 7u);
+}
+
 }  // namespace
 }  // namespace guard

@@ -33,8 +33,10 @@ std::vector<Digest> Lane::journaled_known(const SlotState& s, const Entry& entry
   // Those that were sent stand last: they are kept longest when the list is cut again after a restart.
   const std::size_t own = std::min(entry.known.size(), limits::known_digests / 2);
   std::vector<Digest> known = s.history.until(entry.known_end, limits::known_digests - own);
-  known.insert(known.begin() + (known.empty() ? 0 : 1), entry.known.end() - static_cast<std::ptrdiff_t>(own),
-               entry.known.end());
+  std::vector<Digest> others(entry.known.end() - static_cast<std::ptrdiff_t>(own), entry.known.end());
+  // One that was sent has its place among those that were sent.
+  std::erase_if(others, [&known](Digest digest) { return std::ranges::find(known, digest) != known.end(); });
+  known.insert(known.begin() + (known.empty() ? 0 : 1), others.begin(), others.end());
   return known;
 }
 
@@ -128,9 +130,7 @@ std::optional<Lane::Removal> Lane::removal_due(const Context& cx, const SlotStat
   if (delivered) removal = {s.durable->sequence, Removal::Why::retire, retained};
   // A failed commit may be on the disk; its client was told so. It ends together with what it may have
   // replaced there, never before something older that is still wanted.
-  const bool wanted = retained && !s.durable->value &&
-                      (s.durable->epoch <= cx.shared.ended_epoch ||
-                       cx.now < s.durable->accepted_at + cx.shared.config.retain);
+  const bool wanted = retained && !s.durable->value && !outlived(cx.shared, *s.durable);
   // Nobody wants this retained record any more, but it is there.
   const bool orphan = s.kept != 0 && !(s.retained && s.retained->journaled);
   const bool older = wanted || (s.durable && !delivered) || s.parked || (s.kept != 0 && !orphan);
@@ -160,7 +160,7 @@ void Lane::start_removal(Context& cx, Slot slot) {
   }
   const bool delivered = s.durable && s.durable->sequence <= s.delivered;
   if (delivered && s.durable->epoch != 0 && due->why == Removal::Why::clear &&
-      s.discard < s.durable->sequence) {
+      s.discard < s.durable->sequence && s.durable->value) {
     // The record that retains a value retains the newest one, and that is the failed commit: memory has to
     // do.
     retain(cx, slot, *s.durable, s.durable->epoch, false);

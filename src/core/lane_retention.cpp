@@ -108,10 +108,26 @@ Time Lane::release_time(const Context& cx, const Retained& retained) const {
   return (retained.entry.accepted_at + cx.shared.config.retain + step - Time{1}) / step * step;
 }
 
+/// The upstream has had the time to make this value durable, and is known to have lived that long.
+bool Lane::outlived(const Shared& shared, const Entry& entry) {
+  return shared.alive.epoch == entry.epoch && shared.alive.at >= entry.accepted_at + shared.config.retain;
+}
+
+/// Only a session that still lives has written its database out since.
+void Lane::await_alive(Context& cx) {
+  if (std::exchange(awaiting_alive_, true)) return;
+  cx.shared.awaiting_alive.push_back(owner_);
+  cx.shared.health.doubtful(cx.out);
+}
+
 void Lane::end_retentions(Context& cx) {
   const Shared::Alive& alive = cx.shared.alive;
   for (std::size_t i = 0; i < slot_count; ++i) {
     SlotState& s = slots_[i];
+    if (s.blocked_by_failed() && cx.now >= s.durable->accepted_at + cx.shared.config.retain &&
+        !outlived(cx.shared, *s.durable)) {
+      await_alive(cx);
+    }
     if (!s.retained || s.release || cx.now < release_time(cx, *s.retained)) continue;
     Retained& retained = *s.retained;
     if (retained.state == Retained::State::uncompared) {
@@ -120,10 +136,8 @@ void Lane::end_retentions(Context& cx) {
     } else if (alive.epoch > retained.entry.epoch) {
       retained.state = Retained::State::uncompared;
       continue;
-    } else if (alive.at < retained.entry.accepted_at + cx.shared.config.retain) {
-      // Only a session that still lives has written its database out since.
-      if (!std::exchange(awaiting_alive_, true)) cx.shared.awaiting_alive.push_back(owner_);
-      cx.shared.health.doubtful(cx.out);
+    } else if (!outlived(cx.shared, retained.entry)) {
+      await_alive(cx);
       continue;
     }
     if (retained.journaled) {
