@@ -180,5 +180,32 @@ TEST(LaneBase, AnEntryDeliveredBelowAFailedCommitStaysUntilTheSessionHasProvedAl
   EXPECT_EQ(bench.one<core::ReadBack>().sequence, 7u);
 }
 
+TEST(LaneBase, AStopWritesDownWhatIsRetainedAndThenWaitsForNothing) {
+  Bench bench;
+  for (std::uint8_t n = 1; n <= 3; ++n) {
+    bench.write(vm(n), n, "accepted");
+    bench.deliver_done(bench.one<Deliver>(), Outcome::Kind::delivered);
+  }
+  bench.step(Stop{});
+  const Commit first =
+      bench.one<Commit>();  // a disk of which nobody knows that it works is tried by one value
+  bench.step(CommitDone{first.owner, first.slot, first.sequence, CommitDone::Result::durable});
+  const Remove end = bench.one<Remove>();
+  const auto others = bench.all<Commit>();
+  EXPECT_EQ(others.size(), 2u);
+  for (const Commit& commit : others) {
+    bench.step(CommitDone{commit.owner, commit.slot, commit.sequence, CommitDone::Result::durable});
+    const Remove removal = bench.one<Remove>();
+    bench.step(RemovalDone{removal.owner, removal.slot, removal.up_to, true});
+  }
+  EXPECT_FALSE(bench.core.at_rest());
+  bench.step(RemovalDone{end.owner, end.slot, end.up_to, true});
+  EXPECT_TRUE(bench.core.at_rest()) << "without any time passing";
+  for (std::uint8_t n = 1; n <= 3; ++n) {
+    ASSERT_NE(bench.core.lane(vm(n))->retained(Slot::permall), nullptr);
+    EXPECT_TRUE(bench.core.lane(vm(n))->retained(Slot::permall)->journaled);
+  }
+}
+
 }  // namespace
 }  // namespace guard

@@ -181,6 +181,9 @@ void Lane::removal_done(Context& cx, const RemovalDone& event) {
     retire(cx, event.slot, removal);
     reconsider(cx, s);
     start_removal(cx, event.slot);
+    // With everything written down there is nothing to try again, and a stop need not wait for that.
+    const auto unsaved = [](const SlotState& one) { return one.retained && !one.retained->journaled; };
+    if (std::none_of(slots_.begin(), slots_.end(), unsaved)) save_at_.reset();
   } else {
     s.retry_removal = cx.now + Time(limits::removal_retry);
     reconsider(cx, s);
