@@ -237,9 +237,10 @@ class DiskScenario(Scenario):
         self.guard.state_dir = os.path.join(self.place, "state")
         self.guard.options += ["--journal-size", "%dMiB" % self.journal_mib]
 
-    def launch(self, name, arguments, log_path):
+    def launch(self, name, arguments, log_path, wrapper=(), **options):
         # So that nothing keeps the mounts alive when this process is killed.
-        process = Process(name, arguments, log_path, wrapper=("setpriv", "--pdeathsig", "KILL"))
+        wrapper = ("setpriv", "--pdeathsig", "KILL", *wrapper)
+        process = Process(name, arguments, log_path, wrapper, **options)
         self.processes.append(process)
         return process
 

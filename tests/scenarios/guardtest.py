@@ -187,11 +187,11 @@ class Swtpm(Device):
 class Process:
     """A program under test with its log in a file."""
 
-    def __init__(self, name, arguments, log_path, wrapper=()):
+    def __init__(self, name, arguments, log_path, wrapper=(), **options):
         self.name, self.log_path = name, log_path
         self.log = open(log_path, "ab")
         self.popen = subprocess.Popen([*wrapper, os.path.join(BIN, name), *arguments], stdin=subprocess.DEVNULL,
-                                      stdout=self.log, stderr=self.log)
+                                      stdout=self.log, stderr=self.log, **options)
 
     @property
     def pid(self):
@@ -485,8 +485,8 @@ class Scenario(unittest.TestCase):
         else:
             shutil.rmtree(self.dir, ignore_errors=True)
 
-    def launch(self, name, arguments, log_path):
-        process = Process(name, arguments, log_path)
+    def launch(self, name, arguments, log_path, **options):
+        process = Process(name, arguments, log_path, **options)
         self.processes.append(process)
         return process
 
