@@ -21,11 +21,10 @@ install(CODE "set(sbin \"${CMAKE_INSTALL_SBINDIR}\")
 install(FILES README.md ARCHITECTURE.md CHANGELOG.md LICENSE THIRD_PARTY.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(DIRECTORY docs DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 
-# One archive with everything behind guard/buffer.h. The logger of the daemon stays outside: it would be the
-# only part that needs more than the standard library, xxHash and threads.
+# One archive with everything behind guard/buffer.h.
 set(parts)
 foreach(part IN ITEMS buffer engine translate core journal base)
-  list(APPEND parts "$<FILTER:$<TARGET_OBJECTS:guard_${part}>,EXCLUDE,/log\\.cpp\\.o$>")
+  list(APPEND parts "$<TARGET_OBJECTS:guard_${part}>")
 endforeach()
 add_library(guard STATIC ${parts})
 set_target_properties(guard PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME buffer)

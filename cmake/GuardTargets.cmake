@@ -20,7 +20,7 @@ target_compile_options(guard_settings INTERFACE
   -Wnon-virtual-dtor -Woverloaded-virtual -Werror
   -fstack-protector-strong -ffunction-sections -fdata-sections)
 target_compile_definitions(guard_settings INTERFACE
-  _FILE_OFFSET_BITS=64 FMT_HEADER_ONLY=1 SPDLOG_FMT_EXTERNAL=1
+  _FILE_OFFSET_BITS=64 FMT_HEADER_ONLY=1
   BOOST_ASIO_NO_DEPRECATED=1 BOOST_ASIO_DISABLE_BOOST_COROUTINE=1)
 target_link_options(guard_settings INTERFACE -Wl,--gc-sections -Wl,-z,relro,-z,now)
 target_link_libraries(guard_settings INTERFACE Threads::Threads)

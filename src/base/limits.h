@@ -271,6 +271,19 @@ inline constexpr seconds status_interval{1};
 /// may take as long as a hung disk hangs, while systemd gives a service 90 s to start.
 inline constexpr seconds ready_patience{10};
 
+// --- Log --------------------------------------------------------------------------------------------------
+/// What one value may take up in a line, before it is escaped: the longest path of a socket, four times.
+inline constexpr std::size_t log_field = 432;
+/// A line: below what a pipe takes at once without waiting (PIPE_BUF, 4096), with room for time and level.
+inline constexpr std::size_t log_line = 3 * KiB;
+/// Lines of one VM in a second; the rest is counted. No trouble needs more, and a VM must not fill the log of
+/// the others, or the disk. Lines at level debug do not count: who wants them wants all.
+inline constexpr unsigned log_lines_per_vm = 10;
+/// The same for all lines together that are about no VM.
+inline constexpr unsigned log_lines_of_host = 200;
+/// VMs whose lines are counted at a time; those beyond share the bound of the host.
+inline constexpr std::size_t log_vms = 4096;
+
 // --- Message switch ---------------------------------------------------------------------------------------
 /// How long the switch holds a poll that finds nothing; its own clients ask for as much.
 inline constexpr seconds switch_poll{30};

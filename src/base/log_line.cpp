@@ -1,28 +1,21 @@
-// What all loggers share. Apart from log.cpp, so that a program that embeds the library needs no spdlog.
+// What all loggers share: the form of a line.
+#include <algorithm>
+
+#include "base/limits.h"
 #include "base/log.h"
 
 namespace guard {
 
 namespace {
 
-/// Quotes texts with anything but plain characters, so that a line stays one line and can be parsed.
-void append_text(std::string& line, std::string_view text) {
-  bool plain = !text.empty();
-  for (const char c : text) {
-    if (static_cast<unsigned char>(c) <= ' ' || c == '"' || c == '\\' || c == '=' || c == 0x7f) plain = false;
-  }
-  if (plain) {
-    line += text;
-    return;
-  }
-  line.push_back('"');
-  for (const char c : text) {
+void append_escaped(std::string& line, std::string_view text) {
+  static constexpr char digits[] = "0123456789abcdef";
+  for (const char c : text.substr(0, limits::log_field)) {
     const auto byte = static_cast<unsigned char>(c);
     if (c == '"' || c == '\\') {
       line.push_back('\\');
       line.push_back(c);
-    } else if (byte < ' ' || byte == 0x7f) {
-      static constexpr char digits[] = "0123456789abcdef";
+    } else if (byte < ' ' || byte >= 0x7f) {
       line += "\\x";
       line.push_back(digits[byte >> 4]);
       line.push_back(digits[byte & 15]);
@@ -30,6 +23,21 @@ void append_text(std::string& line, std::string_view text) {
       line.push_back(c);
     }
   }
+  if (text.size() > limits::log_field) line += "...";
+}
+
+/// Quotes texts with anything but plain characters, so that a line stays one line and can be parsed.
+void append_text(std::string& line, std::string_view text) {
+  const bool plain =
+      !text.empty() && text.size() <= limits::log_field && std::ranges::all_of(text, [](char c) {
+        return c > ' ' && c < 0x7f && c != '"' && c != '\\' && c != '=';
+      });
+  if (plain) {
+    line += text;
+    return;
+  }
+  line.push_back('"');
+  append_escaped(line, text);
   line.push_back('"');
 }
 
@@ -41,6 +49,12 @@ class NullLogger final : public Logger {
 
 }  // namespace
 
+std::string log_text(std::string_view text) {
+  std::string escaped;
+  append_escaped(escaped, text);
+  return escaped;
+}
+
 std::string log_line(std::string_view event, std::initializer_list<Field> fields) {
   std::string line(event);
   for (const Field& field : fields) {
@@ -48,6 +62,10 @@ std::string log_line(std::string_view event, std::initializer_list<Field> fields
     line += field.key;
     line.push_back('=');
     append_text(line, field.text);
+  }
+  if (line.size() > limits::log_line) {
+    line.resize(limits::log_line - 3);
+    line += "...";
   }
   return line;
 }

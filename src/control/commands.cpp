@@ -243,6 +243,16 @@ std::string_view brief(std::string_view debug) {
   return debug.substr(0, debug.find('\n')).substr(0, limits::echoed_text);
 }
 
+/// The caller's words, empty where a command has none.
+std::string task_of(const Command& command) {
+  return std::visit(
+      [](const auto& c) -> std::string {
+        if constexpr (requires { c.debug; }) return std::string(brief(c.debug));
+        return {};
+      },
+      command);
+}
+
 /// Why the command is not executed for this caller; nullopt when it is.
 std::optional<std::string> refusal_of(const Command& command, const Caller& caller) {
   if (caller.transport == Caller::Transport::control_socket) return std::nullopt;
@@ -306,11 +316,13 @@ void Commands::handle(std::string_view payload, std::function<void(std::string)>
 
 void Commands::execute(std::expected<Command, std::string> command, const Caller& caller,
                        std::function<void(std::string)> reply) {
+  std::string task;
   if (command) {
+    task = task_of(*command);
     if (auto refusal = refusal_of(*command, caller)) command = std::unexpected(std::move(*refusal));
   }
   if (!command) {
-    log_.log(LogLevel::warning, "request_refused", {{"error", command.error()}});
+    log_.log(LogLevel::warning, "request_refused", {{"error", command.error()}, {"task", task}});
     return reply(failure_reply(command.error()));
   }
   run(std::move(*command), [reply = std::move(reply)](Result<Json> result) {
@@ -332,7 +344,7 @@ struct Runner {
             words = std::string(brief(debug))](Result<> result) {
       if (result) return done(Json(nullptr));
       log.log(LogLevel::warning, "command_failed",
-              {{"method", method}, {"path", path}, {"error", result.error().message}, {"dbg", words}});
+              {{"method", method}, {"path", path}, {"error", result.error().message}, {"task", words}});
       done(std::unexpected(std::move(result).error()));
     };
   }
@@ -340,20 +352,22 @@ struct Runner {
   void operator()(CreateSocket& c) {
     const bool uefi = c.socket.device == Device::uefi;
     auto after = without_result(uefi ? "varstore_create" : "vtpm_create", c.socket.path, c.debug);
-    registry.create(std::move(c.socket), std::move(after));
+    registry.create(std::move(c.socket), std::move(after), std::string(brief(c.debug)));
   }
   void operator()(DestroySocket& c) {
     const bool uefi = c.device == Device::uefi;
     auto after = without_result(uefi ? "varstore_destroy" : "vtpm_destroy", c.path, c.debug);
-    registry.destroy(c.device, std::move(c.path), c.gid, std::move(after));
+    registry.destroy(c.device, std::move(c.path), c.gid, std::move(after), std::string(brief(c.debug)));
   }
-  /// Logs a failure with the words of the caller.
+  /// Logs the end with the words of the caller.
   Operations::Done watched(std::string_view method, Uuid vtpm, std::string_view debug) {
     return [done = std::move(done), &log = log, method, vtpm,
             words = std::string(brief(debug))](Result<Json> result) {
-      if (!result) {
+      if (result) {
+        log.log(LogLevel::info, "command_done", {{"method", method}, {"vtpm", vtpm}, {"task", words}});
+      } else {
         log.log(LogLevel::warning, "command_failed",
-                {{"method", method}, {"vtpm", vtpm}, {"error", result.error().message}, {"dbg", words}});
+                {{"method", method}, {"vtpm", vtpm}, {"error", result.error().message}, {"task", words}});
       }
       done(std::move(result));
     };

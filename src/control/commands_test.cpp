@@ -218,7 +218,7 @@ TEST_F(CommandsTest, PassesCallsForContentsOnAndLogsTheirFailures) {
   EXPECT_EQ(
       daemon.log.lines.back(),
       "command_failed method=vtpm_get_contents vtpm=7c9e6679-7425-40de-944b-e07fc1f90ae7 error=not in time "
-      "dbg=VM.start");
+      "task=VM.start");
 }
 
 TEST_F(CommandsTest, PassesTheCallsOfOperatorsOn) {
@@ -354,7 +354,7 @@ TEST_F(CommandsTest, LogsTheFirstLineOfTheCallersWordsWithAFailure) {
       ok);
   EXPECT_EQ(
       daemon.log.lines.back(),
-      "command_failed method=vtpm_create path=relative error=socket path is not absolute dbg=VM.start R:1");
+      "command_failed method=vtpm_create path=relative error=socket path is not absolute task=VM.start R:1");
 }
 
 }  // namespace

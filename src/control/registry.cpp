@@ -41,6 +41,7 @@ struct Operation {
   Kind kind = Kind::create;
   SocketEntry entry;  ///< of a destroy: without vm
   Registry::Done done;
+  std::string task;  ///< the caller's words
 };
 
 /// The operations of one path, in order of arrival; the first is under way when `busy`.
@@ -128,6 +129,11 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
     if (!closed) run_next(path);
   }
 
+  /// The words of the caller whose operation is under way at `path`.
+  const std::string& task_of(const std::string& path) const {
+    return queues.at(path).operations.front().task;
+  }
+
   /// Runs `work` where it may block and `then` with its result here, unless the registry has ended.
   template <class Work, class Then>
   void blocking(Work work, Then then) {
@@ -183,7 +189,11 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
     }
     ++stats.creates;
     log.log(LogLevel::info, "socket_created",
-            {{"device", name_of(entry.device)}, {"vm", entry.vm}, {"gid", entry.gid}, {"path", entry.path}});
+            {{"device", name_of(entry.device)},
+             {"vm", entry.vm},
+             {"gid", entry.gid},
+             {"path", entry.path},
+             {"task", task_of(entry.path)}});
     save([this, path = entry.path] { finish(path, {}); });
   }
 
@@ -229,7 +239,8 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
       log.log(LogLevel::notice, "socket_unknown",
               {{"path", asked.path},
                {"device", name_of(asked.device)},
-               {"found", found == sockets.end() ? "nothing" : name_of(found->second.entry.device)}});
+               {"found", found == sockets.end() ? "nothing" : name_of(found->second.entry.device)},
+               {"task", task_of(asked.path)}});
       return finish(asked.path, {});
     }
     Socket& socket = found->second;
@@ -255,9 +266,11 @@ struct Registry::Impl : std::enable_shared_from_this<Registry::Impl> {
     if (!removed) {
       log.log(LogLevel::warning, "socket_file_left", {{"path", path}, {"error", removed.error().message}});
     }
+    const SocketEntry entry = sockets.at(path).entry;
     sockets.erase(path);
     ++stats.destroys;
-    log.log(LogLevel::info, "socket_destroyed", {{"path", path}});
+    log.log(LogLevel::info, "socket_destroyed",
+            {{"device", name_of(entry.device)}, {"vm", entry.vm}, {"path", path}, {"task", task_of(path)}});
     save([this, path] { finish(path, {}); });
   }
 
@@ -391,16 +404,17 @@ void Registry::serve() {
   }
 }
 
-void Registry::create(SocketEntry entry, Done done) {
+void Registry::create(SocketEntry entry, Done done, std::string task) {
   if (auto good = check_socket_path(entry.path); !good) return done(std::move(good));
   if (!impl_->serves(entry.device)) {
     return done(std::unexpected(Error::invalid(std::string(name_of(entry.device)) + " is not served")));
   }
-  impl_->submit({Operation::Kind::create, std::move(entry), std::move(done)});
+  impl_->submit({Operation::Kind::create, std::move(entry), std::move(done), std::move(task)});
 }
 
-void Registry::destroy(Device device, std::string path, std::uint32_t gid, Done done) {
-  impl_->submit({Operation::Kind::destroy, {device, gid, std::move(path), Uuid()}, std::move(done)});
+void Registry::destroy(Device device, std::string path, std::uint32_t gid, Done done, std::string task) {
+  impl_->submit(
+      {Operation::Kind::destroy, {device, gid, std::move(path), Uuid()}, std::move(done), std::move(task)});
 }
 
 std::vector<SocketEntry> Registry::sockets() const {

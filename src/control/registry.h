@@ -104,13 +104,14 @@ class Registry {
 
   /// Creates the socket of `entry`. Errors: busy ("Path <path> is already in use": it is served; nothing has
   /// changed), those of create_socket, no_space (a bound of limits.h). If the file of a socket that is served
-  /// has disappeared from its path, nobody can reach that socket any more and it is replaced.
-  void create(SocketEntry entry, Done done);
+  /// has disappeared from its path, nobody can reach that socket any more and it is replaced. `task`: the
+  /// caller's words, for the log.
+  void create(SocketEntry entry, Done done, std::string task = {});
 
   /// Stops serving `path`: listener and connections are closed, the file is removed if it is still ours, the
   /// entry is forgotten. Success with nothing done when the path is unknown or serves another device. Errors:
   /// invalid when the socket was created for another gid (the caller means a socket of another VM), no_space.
-  void destroy(Device device, std::string path, std::uint32_t gid, Done done);
+  void destroy(Device device, std::string path, std::uint32_t gid, Done done, std::string task = {});
 
   /// Every socket that is listening, ordered by path.
   std::vector<SocketEntry> sockets() const;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/log_limit.h"
 #include "control/commands.h"
 #include "control/control_socket.h"
 #include "control/message_switch.h"
@@ -36,6 +37,8 @@ constexpr seconds stop_patience{10};
 /// How soon a journal that could not be read is tried again.
 constexpr seconds journal_retry{3};
 
+std::int64_t to_seconds(Time time) { return std::chrono::duration_cast<seconds>(time).count(); }
+
 std::int64_t wall_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::system_clock::now().time_since_epoch())
@@ -64,14 +67,16 @@ class DeviceSocket final : public control::SocketHandle {
 
 class Daemon {
  public:
-  Daemon(const Options& options, Logger& log, ServiceEnvironment environment, const Notifier& notifier)
+  Daemon(const Options& options, LineLogger& log, ServiceEnvironment environment, const Notifier& notifier)
       : options_(options),
-        log_(log),
+        sink_(log),
+        log_(
+            log, [this] { return loop_.now(); }, [this](Time when) { flush_log_at(when); }),
         service_(loop_, notifier, environment.watchdog),
-        systemd_store_(notifier, log),
+        systemd_store_(notifier, log_),
         inherited_(std::move(environment.inherited)),
-        state_dir_(options.state_dir, {options.journal_size, options.journal_max}, log),
-        maintenance_(state_dir_, worker_, log),
+        state_dir_(options.state_dir, {options.journal_size, options.journal_max}, log_),
+        maintenance_(state_dir_, worker_, log_),
         worker_([this](std::function<void()> work) { loop_.post(std::move(work)); }) {}
 
   int run();
@@ -80,6 +85,7 @@ class Daemon {
   friend class DeviceSocket;
 
   bool build();
+  void flush_log_at(Time when);
   void open_metrics();
   Result<std::unique_ptr<upstream::ManagedUpstream>> make_upstream();
   Result<> open_notes();
@@ -96,8 +102,9 @@ class Daemon {
   void stop_engine();
 
   const Options& options_;
-  Logger& log_;
+  LineLogger& sink_;  ///< for what must not be left out because of other lines
   net::Loop loop_;
+  LogLimit log_;
   Service service_;
   SystemdStore systemd_store_;
   std::vector<control::InheritedFd> inherited_;  ///< until the registry has it
@@ -200,6 +207,7 @@ bool Daemon::build() {
   engine_ = std::make_unique<engine::Engine>(std::move(host), config, *upstream_, log_);
   operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, varstored_stats_,
                                                    maintenance_, options_.upstream, wall_ms);
+  operations_->set_log(&sink_, &log_);
 
   control::RegistryOptions registry;
   registry.resume_file = options_.resume_file;
@@ -293,6 +301,11 @@ ServiceView Daemon::view() const {
           brief.pending_entries};
 }
 
+/// Any thread.
+void Daemon::flush_log_at(Time when) {
+  loop_.post([this, when] { loop_.at(when, [this] { log_.flush(); }); });
+}
+
 /// Monitoring that cannot be served is no reason to serve no VM.
 void Daemon::open_metrics() {
   const auto address = options_.metrics_address();
@@ -337,6 +350,7 @@ int Daemon::run() {
   metrics_socket_.reset();
   control_socket_.reset();
   registry_.reset();
+  log_.flush(true);
   return exit_status_;
 }
 
@@ -375,8 +389,10 @@ void Daemon::stop() {
   if (std::exchange(stopping_, true)) return;
   service_.stopping();
   const core::Snapshot view = engine_->snapshot();
-  log_.log(view.pending_entries == 0 ? LogLevel::notice : LogLevel::warning, "stopping",
-           {{"pending_entries", view.pending_entries}, {"pending_vms", view.pending_vms}});
+  sink_.log(view.pending_entries == 0 ? LogLevel::notice : LogLevel::warning, "stopping",
+            {{"pending_entries", view.pending_entries},
+             {"pending_vms", view.pending_vms},
+             {"oldest_seconds", view.oldest_since ? to_seconds(engine_->now() - *view.oldest_since) : 0}});
   loop_.at(loop_.now() + 2 * Time(stop_patience), [this] { loop_.stop(); });
   // A client that never finishes its request takes no time from the updates.
   loop_.at(loop_.now() + Time(stop_patience), [this] { stop_engine(); });
@@ -407,7 +423,7 @@ void Daemon::stop_engine() {
 
 }  // namespace
 
-int run(const Options& options, Logger& log, ServiceEnvironment environment, const Notifier& notifier) {
+int run(const Options& options, LineLogger& log, ServiceEnvironment environment, const Notifier& notifier) {
   for (const std::string& problem : environment.problems) {
     log.log(LogLevel::warning, "service_environment", {{"problem", problem}});
   }

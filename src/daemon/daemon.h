@@ -14,6 +14,6 @@ namespace guard::daemon {
 /// Runs the daemon until SIGTERM or SIGINT. Returns the exit status of the process: 0 after an orderly stop,
 /// 1 when it could not start (the reason was logged).
 /// `environment` is what systemd said, `notifier` how it is answered.
-int run(const Options& options, Logger& log, ServiceEnvironment environment, const Notifier& notifier);
+int run(const Options& options, LineLogger& log, ServiceEnvironment environment, const Notifier& notifier);
 
 }  // namespace guard::daemon

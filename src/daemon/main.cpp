@@ -1,6 +1,7 @@
 // xapi-guard(8): keeps the device state of VMs safe while xapi is away. See ARCHITECTURE.md.
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <exception>
@@ -9,6 +10,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "daemon/log_choice.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
 #include "daemon/service_environment.h"
@@ -32,6 +34,14 @@ void raise_descriptor_limit(guard::Logger& log) {
   }
 }
 
+guard::LogTarget log_target(const guard::daemon::Options& options) {
+  const auto choice = guard::daemon::parse_log_to(options.log_to);
+  if (choice && choice->target) return *choice->target;
+  const char* stream = std::getenv("JOURNAL_STREAM");
+  return guard::daemon::find_log(STDERR_FILENO,
+                                 stream != nullptr ? std::optional<std::string>(stream) : std::nullopt);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -45,7 +55,7 @@ int main(int argc, char** argv) {
   // A peer that has gone away is an error of write(2), not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
   const daemon::Notifier notifier(environment.notify_socket);
-  const auto log = make_stderr_logger(parsed.options->log_level);
+  const auto log = make_logger(log_target(*parsed.options), parsed.options->log_level);
   raise_descriptor_limit(*log);
   try {
     return daemon::run(*parsed.options, *log, std::move(environment), notifier);

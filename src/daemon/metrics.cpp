@@ -141,6 +141,9 @@ void add_process(Exposition& out, const MetricsView& view) {
                                     : "away");
   out.counter("xapi_guard_switch_requests_total", "Requests of the message switch that were executed.",
               to_switch ? to_switch->requests : 0);
+  out.counter("xapi_guard_log_lines_lost_total", "Lines of the log that found no taker.", view.log_lost);
+  out.counter("xapi_guard_log_lines_suppressed_total",
+              "Lines of the log left out because there were too many.", view.log_suppressed);
   out.family("xapi_guard_build_info", "gauge", "Always 1; the label tells the version.");
   out.sample({{"version", view.version}}, 1);
   out.gauge("xapi_guard_start_time_seconds", "When the daemon was started, since 1970.", view.start_seconds);

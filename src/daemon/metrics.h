@@ -29,6 +29,8 @@ struct MetricsView {
   device::SwtpmStats swtpm;
   device::VarstoredStats varstored;
   std::optional<control::MessageSwitchStats> message_switch;  ///< nullopt: it is not used
+  std::uint64_t log_lost = 0;
+  std::uint64_t log_suppressed = 0;
   Time now{};
   double start_seconds = 0;  ///< since 1970
   std::string_view version;

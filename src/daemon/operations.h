@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "base/log_limit.h"
 #include "control/commands.h"
 #include "control/message_switch.h"
 #include "control/registry.h"
@@ -26,6 +27,11 @@ class DaemonOperations final : public control::Operations {
   void set_registry(const control::Registry* registry) { registry_ = registry; }
   /// Null: there is none.
   void set_message_switch(const control::MessageSwitch* message_switch) { switch_ = message_switch; }
+  /// Whose losses are told to monitoring.
+  void set_log(const LineLogger* sink, const LogLimit* limit) {
+    log_sink_ = sink;
+    log_limit_ = limit;
+  }
   /// What keeps the journal from being read, empty when it was read.
   void set_journal_error(std::string error) { journal_error_ = std::move(error); }
 
@@ -69,6 +75,8 @@ class DaemonOperations final : public control::Operations {
   const control::Registry* registry_ = nullptr;
   const control::MessageSwitch* switch_ = nullptr;
   std::string journal_error_;
+  const LineLogger* log_sink_ = nullptr;
+  const LogLimit* log_limit_ = nullptr;
 };
 
 }  // namespace guard::daemon

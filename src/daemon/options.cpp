@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/text.h"
+#include "daemon/log_choice.h"
 
 namespace guard::daemon {
 
@@ -77,6 +78,9 @@ std::string wrong_with(const Options& options) {
   if (options.uses_switch() && !options.switch_socket.starts_with('/')) {
     return "--switch-socket: expected an absolute path or none";
   }
+  if (!parse_log_to(options.log_to)) {
+    return "--log-to: expected auto, stderr, journal[:PATH] or syslog[:PATH] with an absolute path";
+  }
   if (options.metrics != "none" && !options.metrics_address()) {
     return "--metrics: expected 127.0.0.1:PORT, another address of 127.0.0.0/8, [::1]:PORT, or none";
   }
@@ -120,6 +124,9 @@ Parsed parse_options(int argc, const char* const* argv, const std::string& inven
 
   add_parsed<LogLevel>(app, "--log-level", options.log_level, "debug, info, notice, warning (warn), err",
                        "info", "a log level", [](const std::string& text) { return log_level_named(text); });
+  app.add_option("--log-to", options.log_to,
+                 "auto, stderr, journal or syslog; the latter two with :PATH of their socket")
+      ->capture_default_str();
   app.add_option("--upstream", options.upstream,
                  "Where the values finally live: unix:PATH of xapi, or embedded:FILE, a store of our own")
       ->capture_default_str();

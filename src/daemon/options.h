@@ -18,6 +18,7 @@ namespace guard::daemon {
 /// in the configuration file (TOML), where an unknown key is an error.
 struct Options {
   LogLevel log_level = LogLevel::info;
+  std::string log_to = "auto";  ///< see parse_log_to()
   std::string upstream = "unix:/var/lib/xcp/xapi";
   std::string state_dir = "/var/lib/xapi-guard";
   std::string runtime_dir = "/run/xapi-guard";

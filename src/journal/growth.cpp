@@ -76,7 +76,7 @@ bool Store::Impl::grow_to(std::uint64_t size) {
     auto grown = extend(files[i], size);
     if (grown) continue;
     if (!growth_failed) {
-      log.log(LogLevel::warning, "journal-not-enlarged",
+      log.log(LogLevel::warning, "journal_not_enlarged",
               {{"file", files[i].name}, {"size", size}, {"error", grown.error().message}});
     }
     growth_failed = true;
@@ -85,7 +85,7 @@ bool Store::Impl::grow_to(std::uint64_t size) {
     return false;
   }
   const bool reached = std::exchange(growth_failed, false) || size >= wanted_size();
-  if (reached && smallest_file() > before) log.log(LogLevel::notice, "journal-enlarged", {{"size", size}});
+  if (reached && smallest_file() > before) log.log(LogLevel::notice, "journal_enlarged", {{"size", size}});
   return true;
 }
 
@@ -149,7 +149,7 @@ Result<> Store::Impl::give_up_retained(Room room, std::span<const SlotKey> repla
   }
   for (const Record& record : ended.records()) index.apply(record, std::array<std::uint32_t, 3>{});
   stats.retained_given_up += count;
-  log.log(LogLevel::warning, "journal-retained-given-up",
+  log.log(LogLevel::warning, "journal_retained_given_up",
           {{"entries", count}, {"oldest", oldest[0].second.sequence}});
   return {};
 }

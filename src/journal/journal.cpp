@@ -58,7 +58,7 @@ struct Journal::Impl {
   /// Any thread but the one that hangs; says so once.
   void report_stall() {
     if (stalled() && !stall_reported.exchange(true)) {
-      store->logger().log(LogLevel::error, "journal-stalled",
+      store->logger().log(LogLevel::error, "disk_stalled",
                           {{"seconds", static_cast<int>(limits::journal_stall.count())}});
     }
   }
@@ -91,7 +91,7 @@ void Journal::Impl::end() {
   const auto since = busy_since.exchange(0);
   if (!stall_reported.exchange(false)) return;
   const auto lasted = Clock::now().time_since_epoch() - Clock::duration(since);
-  store->logger().log(LogLevel::notice, "journal-stall-over",
+  store->logger().log(LogLevel::notice, "disk_stall_over",
                       {{"seconds", std::chrono::duration_cast<std::chrono::seconds>(lasted).count()}});
 }
 

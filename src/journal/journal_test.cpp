@@ -267,11 +267,11 @@ TEST_F(HangingJournalTest, AHangingSyncMakesTheJournalStalledUntilItReturns) {
     journal.submit({write_of(vm(1), Slot::permall, s)});
     EXPECT_EQ(journal.stats().state, State::stalled) << "nobody who asks waits for the disk";
   }
-  EXPECT_EQ(log->lines("journal-stalled"), 1);
+  EXPECT_EQ(log->lines("disk_stalled"), 1);
   let_go();
   EXPECT_TRUE(inbox.wait_for(99).at(98).result);
   EXPECT_TRUE(eventually([&] { return journal.stats().state == State::ok; }));
-  EXPECT_EQ(log->lines("journal-stall-over"), 1);
+  EXPECT_EQ(log->lines("disk_stall_over"), 1);
 }
 
 TEST_F(HangingJournalTest, IdleWorkThatHangsMakesTheJournalStalledToo) {
@@ -301,7 +301,7 @@ TEST_F(HangingJournalTest, TheEndDoesNotWaitForADiskThatHangsAndWhatItLeavesBehi
   journal->submit({write_of(vm(1), Slot::permall, 3)});
   journal.reset();
   EXPECT_EQ(inbox.size(), 0u);
-  EXPECT_EQ(log->lines("journal-stalled"), 1);
+  EXPECT_EQ(log->lines("disk_stalled"), 1);
   log.reset();
   EXPECT_FALSE(held.expired()) << "nobody else may open the files yet";
   let_go();

@@ -116,7 +116,7 @@ Result<> Store::Impl::create(JournalFile& file, bool complete) {
   auto made = make();
   if (made) return made;
   if (auto gone = dir->unlink(temporary); !gone && gone.error().code != Errc::not_found) {
-    log.log(LogLevel::warning, "journal-left-behind", {{"file", temporary}, {"error", gone.error().message}});
+    log.log(LogLevel::warning, "journal_left_behind", {{"file", temporary}, {"error", gone.error().message}});
   }
   return made;
 }
@@ -126,7 +126,7 @@ Result<> Store::Impl::create(JournalFile& file, bool complete) {
 Result<> Store::Impl::fit_size(JournalFile& file) {
   auto grown = extend(file, std::max(options.size, needed(room())));
   if (grown || file.size < smallest_size) return grown;
-  log.log(LogLevel::warning, "journal-not-enlarged", {{"file", file.name}, {"error", grown.error().message}});
+  log.log(LogLevel::warning, "journal_not_enlarged", {{"file", file.name}, {"error", grown.error().message}});
   return {};
 }
 
@@ -154,7 +154,7 @@ Result<> Store::Impl::start_afresh() {
   ++recovery.corrupt_records;
   highest_sequence += damage_gap;
   for (const JournalFile& file : files) quarantine(file, 0, file.found_size);
-  log.log(LogLevel::error, "journal-lost", {{"quarantined-bytes", recovery.quarantined_bytes}});
+  log.log(LogLevel::error, "journal_lost", {{"quarantined_bytes", recovery.quarantined_bytes}});
   active = 1;
   for (JournalFile& file : files) {
     if (auto sized = fit_size(file); !sized) return sized;
@@ -204,8 +204,8 @@ void Store::Impl::judge(const Headers& own, const Headers& others, const Scan& s
   }
   if (recovery.corrupt_records == 0) return;
   highest_sequence += damage_gap;
-  log.log(LogLevel::error, "journal-damaged",
-          {{"places", recovery.corrupt_records}, {"quarantined-bytes", recovery.quarantined_bytes}});
+  log.log(LogLevel::error, "journal_damaged",
+          {{"places", recovery.corrupt_records}, {"quarantined_bytes", recovery.quarantined_bytes}});
 }
 
 /// Makes certain that everything in the index is durable, and that no damage is carried on. Until it is
@@ -341,7 +341,7 @@ void Store::Impl::quarantine(const JournalFile& from, std::uint64_t begin, std::
     return dir->sync();
   };
   if (auto kept = keep(); !kept) {
-    log.log(LogLevel::warning, "quarantine-failed", {{"file", from.name}, {"error", kept.error().message}});
+    log.log(LogLevel::warning, "quarantine_failed", {{"file", from.name}, {"error", kept.error().message}});
   }
   recovery.quarantined_bytes = stats.quarantined_bytes;
 }

@@ -405,13 +405,13 @@ Result<> Store::Impl::write_and_sync(Batch& records) {
 Result<> Store::Impl::make_room() {
   auto switched = switch_files();
   blocked = !switched;
-  if (!switched) log.log(LogLevel::error, "journal-failed", {{"error", switched.error().message}});
+  if (!switched) log.log(LogLevel::error, "journal_failed", {{"error", switched.error().message}});
   return switched;
 }
 
 void Store::Impl::file_failed(JournalFile& file, const Error& error) {
   file.bad = true;
-  log.log(LogLevel::error, "journal-file-failed", {{"file", file.name}, {"error", error.message}});
+  log.log(LogLevel::error, "journal_file_failed", {{"file", file.name}, {"error", error.message}});
 }
 
 }  // namespace guard::journal

@@ -38,7 +38,7 @@ Result<> Store::Impl::switch_files() {
     if (!filled) current().bad = true;
   }
   if (!filled) {
-    log.log(LogLevel::error, "journal-switch-failed",
+    log.log(LogLevel::error, "journal_switch_failed",
             {{"to", target.name}, {"error", filled.error().message}});
     return filled;
   }
@@ -142,7 +142,7 @@ Result<> Store::Impl::copy_record(Copy& copy, std::span<const Placed> group) {
       return {};
     }
     log.log(
-        LogLevel::error, "journal-record-lost",
+        LogLevel::error, "journal_record_lost",
         {{"vm", group[0].first.owner.vm}, {"slot", group[0].first.slot}, {"error", read.error().message}});
     copy.lost.insert(copy.lost.end(), group.begin(), group.end());
     return {};
@@ -230,7 +230,7 @@ bool Store::Impl::zero_some() {
     auto written = file.file->write_at(zero_from, {&zeros, 1});
     if (written) written = file.file->sync_data();
     if (!written) {
-      log.log(LogLevel::warning, "journal-zeroing-failed",
+      log.log(LogLevel::warning, "journal_zeroing_failed",
               {{"file", file.name}, {"error", written.error().message}});
       zero_from = 0;  // not tried again before the next switch
       return false;

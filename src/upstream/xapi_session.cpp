@@ -43,7 +43,7 @@ void XapiSession::logged_in(CallResult result) {
   if (reference && !reference->empty()) {
     current_ = Current{*reference, ++last_epoch_};
     ++calls_.counters().logins;
-    log_.log(LogLevel::info, "xapi_session_begins", {{"epoch", last_epoch_}});
+    log_.log(LogLevel::debug, "xapi_session_begins", {{"epoch", last_epoch_}});
     tell_waiters(std::nullopt);
     return;
   }
@@ -86,7 +86,7 @@ void XapiSession::refused(Epoch epoch) {
   if (!current_ || current_->epoch != epoch) return;
   current_.reset();
   ++calls_.counters().sessions_ended;
-  log_.log(LogLevel::notice, "xapi_session_ended", {{"epoch", epoch}});
+  log_.log(LogLevel::debug, "xapi_session_ended", {{"epoch", epoch}});
   if (ended_) ended_(epoch);
 }
 

@@ -48,7 +48,7 @@ class DiskFails(DiskScenario):
             tpms[1].write("savestate", self.value(6000))
         # The other file took over; no client has noticed.
         self.assertEqual([tpm.retries for tpm in tpms], [0, 0])
-        self.assertIn("journal-file-failed", self.guard.process.text())
+        self.assertIn("journal_file_failed", self.guard.process.text())
         self.assertEqual(self.journal()["state"], "ok")
         self.assert_reads_what_was_acknowledged(tpms)
         self.restart_on_what_the_disk_holds(disk)
@@ -69,7 +69,7 @@ class DiskFails(DiskScenario):
         fail()
         self.write_until_refused(tpms[0])
         self.assertEqual(self.journal()["state"], "failed")
-        self.assertRegex(self.guard.process.text(), "journal-failed error=.*" + error)
+        self.assertRegex(self.guard.process.text(), "journal_failed error=.*" + error)
         self.assert_reads_what_was_acknowledged(tpms)
         # Also for the others, until it is mended; then for all, without a restart.
         self.assertEqual(self.try_to_write(tpms[1], "savestate", self.value()), 503)

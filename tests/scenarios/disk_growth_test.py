@@ -46,7 +46,7 @@ class DiskLimitsGrowth(DiskScenario):
         self.assertGreater(grown["capacity_bytes"], made)
         self.assertGreater(grown["live_bytes"], made)
         self.assertEqual(grown["state"], "ok")
-        self.assertIn("journal-not-enlarged", self.guard.process.text())
+        self.assertIn("journal_not_enlarged", self.guard.process.text())
         self.assert_reads_what_was_acknowledged(tpms)
         # Replacements are not refused; neither before nor after a crash, nor on a disk without a free byte.
         disk.fill()
