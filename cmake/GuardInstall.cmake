@@ -9,14 +9,24 @@ install(TARGETS xapi-guardctl xapi-sim xapiguard_cli RUNTIME DESTINATION "${CMAK
 file(CREATE_LINK xapi-guard "${CMAKE_BINARY_DIR}/varstored-guard" SYMBOLIC)
 install(FILES "${CMAKE_BINARY_DIR}/varstored-guard" DESTINATION "${CMAKE_INSTALL_SBINDIR}")
 
-# systemd's unit, with the place of the program in it, which is known when it is installed.
+install(FILES packaging/xapi-guard.toml DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+install(FILES packaging/xapi-guardctl.bash RENAME xapi-guardctl
+  DESTINATION "${CMAKE_INSTALL_DATADIR}/bash-completion/completions")
+
+# systemd's unit and a drop-in file for it, with the place of the program in them, which is known when they are
+# installed.
 install(CODE "set(sbin \"${CMAKE_INSTALL_SBINDIR}\")
   cmake_path(ABSOLUTE_PATH sbin BASE_DIRECTORY \"\${CMAKE_INSTALL_PREFIX}\")
-  file(READ \"${CMAKE_SOURCE_DIR}/packaging/varstored-guard.service\" unit)
-  string(REPLACE /usr/sbin/ \"\${sbin}/\" unit \"\${unit}\")
-  file(WRITE \"${CMAKE_BINARY_DIR}/installed/varstored-guard.service\" \"\${unit}\")
+  set(docs \"${CMAKE_INSTALL_DOCDIR}\")
+  cmake_path(ABSOLUTE_PATH docs BASE_DIRECTORY \"\${CMAKE_INSTALL_PREFIX}\")
+  foreach(name IN ITEMS varstored-guard.service metrics.conf)
+    file(READ \"${CMAKE_SOURCE_DIR}/packaging/\${name}\" text)
+    string(REPLACE /usr/sbin/ \"\${sbin}/\" text \"\${text}\")
+    file(WRITE \"${CMAKE_BINARY_DIR}/installed/\${name}\" \"\${text}\")
+  endforeach()
   file(INSTALL \"${CMAKE_BINARY_DIR}/installed/varstored-guard.service\"
-    DESTINATION \"\${CMAKE_INSTALL_PREFIX}/lib/systemd/system\")")
+    DESTINATION \"\${CMAKE_INSTALL_PREFIX}/lib/systemd/system\")
+  file(INSTALL \"${CMAKE_BINARY_DIR}/installed/metrics.conf\" DESTINATION \"\${docs}\")")
 
 install(FILES README.md ARCHITECTURE.md CHANGELOG.md LICENSE THIRD_PARTY.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(DIRECTORY docs DESTINATION "${CMAKE_INSTALL_DOCDIR}")

@@ -39,6 +39,8 @@ struct Options {
   std::uint64_t max_body = limits::max_body_vtpm;
   std::chrono::milliseconds varstored_patience = limits::varstored_patience;
 
+  bool operator==(const Options&) const = default;
+
   /// The path behind `--upstream embedded:`; nullopt when the upstream is xapi.
   std::optional<std::string> embedded_file() const {
     constexpr std::string_view scheme = "embedded:";

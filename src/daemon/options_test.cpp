@@ -128,6 +128,27 @@ TEST(Options, NameAStoreOfOurOwn) {
   EXPECT_EQ(parse({}).options->embedded_file(), std::nullopt);
 }
 
+/// The example with its comment marks taken away from the keys.
+std::string example_of_a_file() {
+  std::ifstream file(GUARD_SOURCE_DIR "/packaging/xapi-guard.toml");
+  std::string text;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with('#') && line.find(" = ") != line.npos && !line.starts_with("# ")) line.erase(0, 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+TEST(Options, StandInTheExampleOfAFileWithTheirDefaults) {
+  const ConfigFile file(example_of_a_file());
+  const Parsed parsed = parse({"--config", file.path()});
+  ASSERT_TRUE(parsed.options);
+  Options expected = *parse({}).options;
+  expected.control_socket = expected.control_socket_path();
+  expected.host_uuid = parsed.options->host_uuid;
+  EXPECT_EQ(*parsed.options, expected);
+}
+
 TEST(Options, RefuseAnUnknownKeyInTheFile) {
   const ConfigFile file("upstreem = \"unix:/tmp/file\"\n");
   const Parsed parsed = parse({"--config", file.path()});

@@ -67,6 +67,12 @@ class InstallTest(unittest.TestCase):
         unit = (self.prefix / "lib/systemd/system/varstored-guard.service").read_text()
         self.assertIn(f"\nExecStart={self.prefix}/sbin/xapi-guard\n", unit)
 
+    def test_what_else_an_operator_needs_is_there(self):
+        (docs,) = self.prefix.glob("share/doc/*")
+        self.assertIn(f"\nExecStart={self.prefix}/sbin/xapi-guard --metrics", (docs / "metrics.conf").read_text())
+        self.assertTrue((docs / "xapi-guard.toml").is_file())
+        self.assertTrue((self.prefix / "share/bash-completion/completions/xapi-guardctl").is_file())
+
     def test_the_example_is_small(self):
         lines = (self.example / "spool.cpp").read_text().splitlines()
         self.assertLessEqual(len(lines), 50)

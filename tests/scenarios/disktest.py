@@ -238,8 +238,9 @@ class DiskScenario(Scenario):
         self.guard.options += ["--journal-size", "%dMiB" % self.journal_mib]
 
     def launch(self, name, arguments, log_path, wrapper=(), **options):
-        # So that nothing keeps the mounts alive when this process is killed.
-        wrapper = ("setpriv", "--pdeathsig", "KILL", *wrapper)
+        # So that nothing keeps the mounts alive when this process is killed. What is confined (systemdtest) sees to that itself.
+        if "preexec_fn" not in options:
+            wrapper = ("setpriv", "--pdeathsig", "KILL", *wrapper)
         process = Process(name, arguments, log_path, wrapper, **options)
         self.processes.append(process)
         return process

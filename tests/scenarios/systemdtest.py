@@ -13,6 +13,7 @@ import platform
 import re
 import resource
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -77,9 +78,10 @@ CAPABILITIES = {"CAP_DAC_OVERRIDE": 1, "CAP_SETGID": 6}
 
 
 def confine(program):
-    """Between fork and exec: no more than the unit's capabilities, and its filter."""
+    """Between fork and exec: no more than the unit's capabilities, and its filter. Dies with its parent."""
     libc = ctypes.CDLL(None, use_errno=True)
-    drop_bounding, set_seccomp, mode_filter, no_new_privileges = 24, 22, 2, 38
+    death_signal, drop_bounding, set_seccomp, mode_filter, no_new_privileges = 1, 24, 22, 2, 38
+    libc.prctl(death_signal, signal.SIGKILL, 0, 0, 0)
     if os.geteuid() == 0:
         (allowed,) = unit_values("CapabilityBoundingSet")
         kept = {CAPABILITIES[name] for name in allowed.split()}

@@ -13,8 +13,9 @@ import unittest
 BIN, SOURCE = pathlib.Path(os.environ["GUARD_BIN"]), pathlib.Path(os.environ["GUARD_SOURCE"])
 UNIT = SOURCE / "packaging/varstored-guard.service"
 PROGRAM = "/usr/sbin/xapi-guard"
-# Tenths; what systemd-analyze calls "OK" begins at 20.
+# Tenths.
 EXPOSURE_MAX = 16
+EXPOSURE_MAX_WITH_METRICS = 22
 
 
 def read_unit(path=UNIT):
@@ -27,6 +28,10 @@ def read_unit(path=UNIT):
             key, value = line.split("=", 1)
             found.append((section, key, value))
     return found
+
+
+def help_of(program):
+    return subprocess.run([str(BIN / program), "--help"], stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
 
 
 def limit(name):
@@ -121,6 +126,69 @@ class Unit(unittest.TestCase):
         # It knows no groups of system calls: of a list of what is allowed nothing would remain.
         for value in self.values("SystemCallFilter"):
             self.assertTrue(value.startswith("~"), value)
+
+
+    def test_the_drop_in_for_metrics_adds_a_port_and_no_more(self):
+        unit = self.place / UNIT.name
+        shutil.copy(UNIT, unit)
+        drop_in = self.place / (UNIT.name + ".d") / "metrics.conf"
+        drop_in.parent.mkdir()
+        shutil.copy(SOURCE / "packaging/metrics.conf", drop_in)
+        self.assertEqual(self.exposure(unit, EXPOSURE_MAX_WITH_METRICS), 0)
+        for file in (unit, drop_in):
+            file.write_text(file.read_text(encoding="utf-8").replace(PROGRAM, str(BIN / "xapi-guard")), encoding="utf-8")
+        self.assertEqual(self.analyze("verify", "--man=no", str(unit)), (0, ""))
+        commands = [value.split() for _, key, value in read_unit(drop_in) if key == "ExecStart"]
+        self.assertEqual([command[:1] for command in commands], [[], [str(BIN / "xapi-guard")]])
+        for word in commands[1][1:]:
+            if word.startswith("--"):
+                self.assertIn("\n  %s " % word, help_of("xapi-guard"))
+
+
+class Beside(unittest.TestCase):
+    """What else is installed for operators."""
+
+    def test_the_example_configuration_names_every_option_with_its_default(self):
+        said = {}
+        for name, default in re.findall(r"\n  --([a-z-]+) (?:TEXT|UINT)=(\S+)", help_of("xapi-guard")):
+            said[name] = default
+        self.assertGreater(len(said), 15)
+        text = (SOURCE / "packaging/xapi-guard.toml").read_text(encoding="utf-8")
+        keys = dict(re.findall(r'^#([a-z-]+) = "?([^"\n]*)"?$', text, re.M))
+        self.assertEqual(sorted(keys), sorted(said))
+        # Where the help says in words what the default is.
+        said["control-socket"] = said["control-socket"].replace("<runtime-dir>", said["runtime-dir"])
+        said["host-uuid"] = keys["host-uuid"]
+        self.assertEqual(keys, said)
+        # Each is explained above it.
+        for key in keys:
+            self.assertRegex(text, r"\n# [^\n]+\n(#[a-z-]+ = [^\n]+\n)?#%s = " % key)
+
+    def complete(self, *words):
+        """What bash offers for the last of these words."""
+        script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _xapi_guardctl; '
+                  'printf "%s\\n" "${COMPREPLY[@]}"')
+        done = subprocess.run(["bash", "-c", script, "bash", str(SOURCE / "packaging/xapi-guardctl.bash"),
+                               str(BIN / "xapi-guardctl"), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=60, check=True)
+        self.assertEqual(done.stderr, "")
+        return done.stdout.split()
+
+    def test_bash_completes_what_the_program_knows(self):
+        commands = re.findall(r"\n  ([a-z][a-z-]+) ", help_of("xapi-guardctl").split("Subcommands:")[1])
+        self.assertGreater(len(commands), 10)
+        self.assertEqual(self.complete(""), commands)
+        self.assertEqual(self.complete("stat"), ["status"])
+        self.assertEqual(self.complete("--json", ""), commands)
+        self.assertEqual(self.complete("--control-socket", ""), [], "a file")
+        self.assertEqual(self.complete("--control-socket", "status", ""), commands, "that was the name of a file")
+        self.assertEqual(self.complete("--contr"), ["--control-socket"])
+        self.assertIn("verify", self.complete("journal", ""))
+        self.assertEqual(self.complete("quarantine", "pu"), ["purge"])
+        self.assertIn("--timeout", self.complete("drain", "--"))
+        self.assertEqual(self.complete("drain", "--timeout", ""), [])
+        self.assertEqual(self.complete("vtpm-create", ""), [])
+        self.assertEqual(self.complete("nonsense", "sta"), ["status"])
 
 
 if __name__ == "__main__":
