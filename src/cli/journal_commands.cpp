@@ -97,19 +97,6 @@ int set_aside_by_daemon(const std::string& state_dir, const std::string& control
   return report_set_aside(*path->string(), std::nullopt, json);
 }
 
-/// The directory of a journal that nobody uses, and the lock that keeps it so.
-struct Locked {
-  std::unique_ptr<Directory> state;
-  std::shared_ptr<void> lock;
-};
-Result<Locked> lock_state(const std::string& state_dir) {
-  auto state = open_existing_directory(state_dir);
-  if (!state) return std::unexpected(state.error());
-  auto lock = (*state)->lock("lock");
-  if (!lock) return std::unexpected(lock.error());
-  return Locked{std::move(*state), std::move(*lock)};
-}
-
 Json json_of(const journal::Quarantine& found, const std::vector<std::string>& set_aside) {
   JsonArray files, names;
   for (const auto& file : found.files) {
@@ -139,7 +126,7 @@ Result<Json> purge_offline(const std::string& directory) {
   const auto place = find_journal(directory);
   if (!place) return std::unexpected(place.error());
   const bool whole = !place->state_dir.empty();
-  Locked locked;
+  LockedState locked;
   if (whole) {
     auto taken = lock_state(place->state_dir);
     if (!taken) return std::unexpected(taken.error());

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <utility>
 
 namespace guard::cli {
 
@@ -33,6 +34,14 @@ Result<JournalPlace> find_journal(const std::string& directory) {
   if (journal || !above.empty()) return JournalPlace{path.string(), above};
   return std::unexpected(
       Error::invalid(path.string() + " is neither a state directory nor the directory of a journal"));
+}
+
+Result<LockedState> lock_state(const std::string& state_dir) {
+  auto state = open_existing_directory(state_dir);
+  if (!state) return std::unexpected(state.error());
+  auto lock = (*state)->lock("lock");
+  if (!lock) return std::unexpected(lock.error());
+  return LockedState{std::move(*state), std::move(*lock)};
 }
 
 }  // namespace guard::cli

@@ -1,8 +1,10 @@
 // Which directory an operator means who names a journal.
 #pragma once
 
+#include <memory>
 #include <string>
 
+#include "guard/env.h"
 #include "guard/result.h"
 
 namespace guard::cli {
@@ -18,5 +20,13 @@ struct JournalPlace {
 /// journal, and the journal of the directory above it if it is called `journal`; so is anything else called
 /// `journal`. Errors: invalid when it has both or neither, not_found when there is nothing.
 Result<JournalPlace> find_journal(const std::string& directory);
+
+/// A state directory that nobody uses, and the lock that keeps it so.
+struct LockedState {
+  std::unique_ptr<Directory> state;
+  std::shared_ptr<void> lock;
+};
+/// Errors: busy when a daemon uses it.
+Result<LockedState> lock_state(const std::string& state_dir);
 
 }  // namespace guard::cli

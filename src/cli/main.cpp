@@ -20,6 +20,7 @@
 
 #include "base/limits.h"
 #include "cli/exit_status.h"
+#include "cli/export_command.h"
 #include "cli/journal_commands.h"
 #include "cli/present.h"
 #include "cli/rpc_client.h"
@@ -51,6 +52,7 @@ struct Arguments {
   unsigned timeout_seconds = static_cast<unsigned>(limits::drain_default.count());
   JournalArguments journal;
   std::string quarantine_directory;
+  ExportArguments exported;
 };
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -281,6 +283,21 @@ void declare_journal(CLI::App& app, Arguments& a, Command& chosen) {
   kept("purge", "Remove it; journals set aside stay", quarantine_purge);
 }
 
+/// Declares `export-cache`, which works on files, without a daemon.
+void declare_export(CLI::App& app, Arguments& a, Command& chosen) {
+  CLI::App* sub =
+      app.add_subcommand("export-cache", "Hand what is pending to the original daemon; this one is stopped");
+  sub->callback([&chosen] {
+    chosen = [](const Arguments& given) { return export_cache(given.exported, given.json); };
+  });
+  sub->add_option("DIR", a.exported.directory, "State directory of the original, where the tree goes")
+      ->required()
+      ->type_name("");
+  sub->add_option("--state-dir", a.exported.state_dir, "State directory of this daemon, if it is not DIR")
+      ->type_name("DIR");
+  sub->add_flag("--lossy", a.exported.lossy, "Also when entries have to be left in the journal");
+}
+
 /// Declares what an operator does about entries that do not get through.
 template <class Declare>
 void declare_operations(Declare command, Arguments& a) {
@@ -367,6 +384,7 @@ void declare(CLI::App& app, Arguments& a, Command& chosen) {
 
   declare_operations(command, a);
   declare_journal(app, a, chosen);
+  declare_export(app, a, chosen);
 }
 
 int run(int argc, char** argv) {
@@ -380,7 +398,8 @@ int run(int argc, char** argv) {
     return app.exit(error) == 0 ? success : usage;
   }
   if (!arguments.switch_socket.empty() &&
-      (app.got_subcommand("journal") || app.got_subcommand("quarantine"))) {
+      (app.got_subcommand("journal") || app.got_subcommand("quarantine") ||
+       app.got_subcommand("export-cache"))) {
     std::fprintf(stderr, "xapi-guardctl: --switch: this command has nothing to ask there\n");
     return usage;
   }

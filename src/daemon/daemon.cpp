@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <utility>
 
 #include "base/log_limit.h"
+#include "cache_tree/parked.h"
 #include "control/commands.h"
 #include "control/control_socket.h"
 #include "control/message_switch.h"
@@ -100,6 +102,7 @@ class Daemon {
   void stop();
   void count_down_stop();
   void stop_engine();
+  void note_parked(std::function<void()> then);
 
   const Options& options_;
   LineLogger& sink_;  ///< for what must not be left out because of other lines
@@ -417,8 +420,23 @@ void Daemon::stop_engine() {
     if (!at_rest) {
       log_.log(LogLevel::warning, "stopped_with_calls_under_way", {{"doubt", engine_->snapshot().doubt}});
     }
-    upstream_->logout([this] { loop_.stop(); });
+    note_parked([this] { upstream_->logout([this] { loop_.stop(); }); });
   });
+}
+
+/// For an export, which cannot find out by itself.
+void Daemon::note_parked(std::function<void()> then) {
+  if (!engine_->started()) return then();
+  std::set<Sequence> parked;
+  const core::Snapshot view = engine_->snapshot();
+  for (const auto& entry : view.parked) parked.insert(entry.sequence);
+  worker_.run(
+      [this, parked = std::move(parked)] {
+        const auto saved =
+            state_dir_.with_state([&](Directory& state) { return cache_tree::save_parked(state, parked); });
+        if (!saved) log_.log(LogLevel::warning, "parked_not_noted", {{"error", saved.error().message}});
+      },
+      std::move(then));
 }
 
 }  // namespace
