@@ -149,7 +149,7 @@ void Lane::advance(Context& cx) {
   const bool direct_under_way = call_ && call_->kind == Call::Kind::direct && !call_->late;
   // Else the older value could reach the journal behind the newer one.
   if (direct_under_way) return;
-  if (cx.shared.stalled) return refuse_waiting(cx, WriteStatus::unavailable);
+  if (cx.shared.stalled || !cx.shared.buffering) return refuse_waiting(cx, WriteStatus::unavailable);
   for (std::size_t i = 0; i < slot_count; ++i) {
     if (slots_[i].next && !slots_[i].committing) start_commit(cx, slot_at(i));
   }
@@ -376,7 +376,7 @@ void Lane::to_journal(Context& cx, Call& call) {
   }
   // Not directly again: this call has just shown how the upstream is.
   if (contents_next_) return advance(cx);
-  if (cx.shared.stalled) return refuse_waiting(cx, WriteStatus::unavailable);
+  if (cx.shared.stalled || !cx.shared.buffering) return refuse_waiting(cx, WriteStatus::unavailable);
   for (std::size_t i = 0; i < slot_count; ++i) {
     if (slots_[i].next && !slots_[i].committing) start_commit(cx, slot_at(i));
   }

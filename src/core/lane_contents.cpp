@@ -60,16 +60,16 @@ bool Lane::contents_may_go_direct(const Context& cx) const {
 
 /// Hands the contents over as soon as everything received before them was handed over and answered.
 void Lane::start_contents(Context& cx) {
-  if (cx.shared.stalled) {
+  const auto refuse = [&] {
     answer_contents(cx, *contents_next_, WriteStatus::unavailable, false);
     contents_next_.reset();
-    return;
-  }
+  };
+  if (cx.shared.stalled) return refuse();
   const bool direct_under_way = call_ && call_->kind == Call::Kind::direct && !call_->late;
   const bool committing =
       std::any_of(slots_.begin(), slots_.end(), [](const SlotState& s) { return s.committing.has_value(); });
   if (direct_under_way || committing) return;
-  if (!contents_may_go_direct(cx)) return commit_contents(cx);
+  if (!contents_may_go_direct(cx)) return cx.shared.buffering ? commit_contents(cx) : refuse();
   Call call;
   call.kind = Call::Kind::direct;
   call.contents = true;

@@ -86,6 +86,7 @@ struct Shared {
   Time save_probe_at{};              ///< until then no more values are written for retention alone
   bool saves_waiting = false;        ///< some wait for that
   bool stalled = false;              ///< the journal owes answers for too long: nothing more is given to it
+  bool buffering = true;             ///< false: what cannot go direct is refused, not journaled
   bool stopping = false;
   Time
       doubt_all_until{};  ///< lanes that come into being before are in doubt: nobody knows what was under way

@@ -14,6 +14,7 @@
 #include "control/message_switch.h"
 #include "control/metrics_socket.h"
 #include "control/registry.h"
+#include "daemon/fist_point.h"
 #include "daemon/maintenance.h"
 #include "daemon/operations.h"
 #include "daemon/service.h"
@@ -206,6 +207,7 @@ bool Daemon::build() {
   host.at = [this](Time when, std::function<void()> work) { loop_.at(when, std::move(work)); };
   host.now = [this] { return loop_.now(); };
   host.wall_ms = wall_ms;
+  host.buffering = [point = FistPoint(options_.fist_file)] { return !point.is_set(); };
   host.changed = [this] { service_.changed(view()); };
   engine_ = std::make_unique<engine::Engine>(std::move(host), config, *upstream_, log_);
   operations_ = std::make_unique<DaemonOperations>(*engine_, *upstream_, device_stats_, varstored_stats_,

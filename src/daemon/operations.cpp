@@ -198,7 +198,7 @@ Json DaemonOperations::status_json() const {
       {"doubt", std::uint64_t{view.doubt}},
       {"retained",
        JsonObject{{"entries", std::uint64_t{view.retained}}, {"uncompared", std::uint64_t{view.uncompared}}}},
-      {"buffering", "enabled"},
+      {"buffering", engine_.buffering() ? "enabled" : "disabled"},
       {"quarantine_bytes", maintenance_.quarantine_bytes(stats ? stats->quarantined_bytes : 0)},
       {"journal", journal_json()},
       {"sockets", std::move(sockets)},

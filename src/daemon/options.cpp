@@ -71,7 +71,7 @@ std::string wrong_with(const Options& options) {
   }
   for (const auto& [name, path] :
        {std::pair{"--state-dir", &options.state_dir}, std::pair{"--runtime-dir", &options.runtime_dir},
-        std::pair{"--resume-file", &options.resume_file}}) {
+        std::pair{"--resume-file", &options.resume_file}, std::pair{"--fist-file", &options.fist_file}}) {
     if (path->empty() || path->front() != '/') return std::string(name) + ": expected an absolute path";
   }
   if (options.control_socket_path().front() != '/') return "--control-socket: expected an absolute path";
@@ -143,6 +143,9 @@ Parsed parse_options(int argc, const char* const* argv, const std::string& inven
       ->capture_default_str();
   app.add_option("--metrics", options.metrics,
                  "Loopback ADDR:PORT where metrics are served over TCP, too; or none")
+      ->capture_default_str();
+  app.add_option("--fist-file", options.fist_file,
+                 "While this file of root exists nothing is buffered: for tests of what failures do")
       ->capture_default_str();
   add_duration(app, "--direct-timeout", options.direct_timeout, "500ms",
                "How long a write waits for xapi before it is kept on disk");

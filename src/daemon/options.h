@@ -26,6 +26,7 @@ struct Options {
   std::string control_socket;    ///< empty: <runtime_dir>/control.sock
   std::string metrics = "none";  ///< loopback ADDR:PORT where metrics are served over TCP, too
   std::string switch_socket = "/var/run/message-switch/sock";
+  std::string fist_file = "/tmp/fist_disable_xapi_guard_cache";
   std::chrono::milliseconds direct_timeout = limits::direct_timeout;
   std::chrono::milliseconds upstream_timeout = limits::upstream_timeout;
   std::chrono::milliseconds doubt_window = limits::doubt_window;

@@ -199,6 +199,7 @@ void Engine::write(Owner owner, Slot slot, Value value, UpdateFlag update, Write
   if (!journal_) return done(WriteStatus::unavailable);
   const core::RequestId request = ++last_request_;
   writes_.emplace(request, Write{host_.now(), std::move(done)});
+  core_.set_buffering(buffering());
   feed(core::WriteArrived{request, owner, slot, std::move(value), update});
 }
 
@@ -244,6 +245,7 @@ void Engine::set_contents(Owner owner, std::array<Value, 3> values, Uuid vtpm, S
   if (!journal_ || owner.device != Device::vtpm) return done(WriteStatus::unavailable);
   const core::RequestId request = ++last_request_;
   sets_.emplace(request, std::move(done));
+  core_.set_buffering(buffering());
   feed(core::ContentsSet{request, owner, std::move(values), vtpm});
 }
 

@@ -37,6 +37,8 @@ struct Host {
   std::function<std::int64_t()> wall_ms;
   /// Loop thread, may be empty: called whenever what brief() says may have changed. Must be cheap.
   std::function<void()> changed;
+  /// Loop thread: whether writes may be buffered at this moment; asked at each write. Empty = always.
+  std::function<bool()> buffering;
 };
 
 /// The state of the whole in three values, which cost nothing to ask for.
@@ -116,6 +118,8 @@ class Engine final : public UpstreamEvents {
   };
   const AcknowledgeTimes& acknowledge_times() const { return acknowledge_times_; }
   Time now() const { return host_.now(); }
+  /// Whether a write that came now would be buffered if the upstream did not take it.
+  bool buffering() const { return !host_.buffering || host_.buffering(); }
 
   // UpstreamEvents
   void session_ended(Epoch epoch) override;
