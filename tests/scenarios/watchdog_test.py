@@ -1,8 +1,10 @@
 """A disk that hangs is no reason to end a guard that still answers: its loop goes on feeding systemd's watchdog."""
 
+import os
+
 from disktest import DiskScenario, main
 from guardtest import Crowd, wait_until
-from systemdtest import Systemd, SystemdGuard
+from systemdtest import CurlSwtpm, Systemd, SystemdGuard
 
 
 class HungDisk(DiskScenario):
@@ -36,6 +38,36 @@ class HungDisk(DiskScenario):
             tpm.write("permall", self.value())
         self.assert_all_delivered(vms, [hanging, other])
         self.assertEqual(self.systemd.said(self.guard.process.pid, "READY"), ["1"])
+
+    def test_a_journal_that_takes_long_to_be_read_keeps_nobody_from_being_ready(self):
+        # Only the journal stands on the disk that hangs: the lock beside it is had before.
+        self.guard.state_dir = os.path.join(self.dir, "state")
+        self.place = os.path.join(self.guard.state_dir, "journal")
+        os.mkdir(self.guard.state_dir, 0o700)
+        disk = self.need_ext4()
+        (vm,) = self.start_all(1)
+        tpm = self.track(CurlSwtpm(self.guard.socket_path(vm)))
+        tpm.write("permall", self.value())
+        self.guard.stop()
+        # To be made anew, so that the disk has to be written to.
+        for name in ("a", "b"):
+            os.unlink(os.path.join(self.place, name))
+        crowd = Crowd()
+        with disk.frozen():
+            self.guard.spawn()
+            crowd.start(tpm.write, "permall", self.value())
+            pid = self.guard.process.pid
+            self.guard.wait_ready()
+            self.assertEqual(self.systemd.said(pid, "STATUS"), ["the journal has not been read yet"])
+            fed = len(self.systemd.signs_of_life())
+            wait_until(lambda: len(self.systemd.signs_of_life()) > fed + 5, 20, "the watchdog is fed")
+            self.assertTrue(crowd.threads[0].is_alive(), "it waits in the queue of its socket")
+        crowd.join(30)
+        self.assertEqual(tpm.troubles, [])
+        self.assertEqual(self.systemd.said(pid, "READY"), ["1"])
+        wait_until(lambda: self.systemd.said(pid, "STATUS")[-1] == "direct, upstream up, nothing pending", 30, "all is well",
+                   lambda: self.systemd.said(pid, "STATUS"))
+        self.assert_delivered(vm, tpm.acknowledged)
 
 
 if __name__ == "__main__":
