@@ -1,6 +1,7 @@
 #include "cache_tree/import.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -25,6 +26,10 @@ class Import {
   Result<Imported> run() {
     result_.recovery = store_.recovery();
     sequence_ = result_.recovery.highest_sequence;
+    for (const LiveEntry& live : store_.recovery().live) {
+      const bool pending = live.type != journal::RecordType::alert && !live.retained;
+      if (pending) pending_[{live.owner, live.slot}] = &live;
+    }
     auto names = state_.list();
     if (!names) return std::unexpected(names.error());
     read_manifest_file(*names);
@@ -58,6 +63,7 @@ class Import {
     if (!tree) return std::unexpected(tree.error());
     if (auto done = import_values(**tree); !done) return done;
     if (auto done = distrust_the_rest(); !done) return done;
+    adopt();
     tree->reset();
     // All of it is durable, or older than what is. From here on nothing of it can come back.
     const std::string name = free_name(names);
@@ -124,12 +130,8 @@ class Import {
   }
 
   const LiveEntry* pending(const Owner& owner, Slot slot) const {
-    const auto& live = store_.recovery().live;
-    const auto found = std::ranges::find_if(live, [&](const LiveEntry& entry) {
-      return entry.owner == owner && entry.slot == slot && entry.type != journal::RecordType::alert &&
-             !entry.retained;
-    });
-    return found == live.end() ? nullptr : &*found;
+    const auto found = pending_.find({owner, slot});
+    return found == pending_.end() ? nullptr : found->second;
   }
 
   /// The original ran since these were written and may have brought newer values to the upstream. Those that
@@ -179,16 +181,21 @@ class Import {
     for (const journal::Completion& done : store_.run(std::move(requests))) {
       if (!done.result) return std::unexpected(done.result.error());
     }
-    for (const journal::Entry& entry : std::exchange(batch_, {})) adopt(entry);
+    for (const journal::Entry& entry : std::exchange(batch_, {})) durable_.push_back(live_of(entry));
     return {};
   }
 
-  /// It stands in the journal now, in the place of what was there of its slot.
-  void adopt(const journal::Entry& entry) {
+  /// What is durable now stands in the place of what the journal held of its slot.
+  void adopt() {
     auto& recovery = result_.recovery;
     std::erase_if(recovery.live, [&](const LiveEntry& live) {
-      return live.owner == entry.owner && live.slot == entry.slot && live.type != journal::RecordType::alert;
+      return live.type != journal::RecordType::alert && replaced_.contains({live.owner, live.slot});
     });
+    recovery.live.insert(recovery.live.end(), durable_.begin(), durable_.end());
+    recovery.highest_sequence = sequence_;
+  }
+
+  static LiveEntry live_of(const journal::Entry& entry) {
     LiveEntry live;
     live.owner = entry.owner;
     live.slot = entry.slot;
@@ -199,8 +206,7 @@ class Import {
     live.size = static_cast<std::uint32_t>(entry.value.size());
     live.wall_ms = entry.wall_ms;
     live.flags = entry.flags;
-    recovery.live.push_back(std::move(live));
-    recovery.highest_sequence = entry.sequence;
+    return live;
   }
 
   static std::string free_name(const std::vector<std::string>& names) {
@@ -259,7 +265,9 @@ class Import {
   Sequence sequence_ = 0;
   std::vector<journal::Entry> batch_;
   std::size_t batch_bytes_ = 0;
+  std::vector<LiveEntry> durable_;
   ImportedKeys imported_;
+  std::map<SlotOf, const LiveEntry*> pending_;  ///< of the journal
   std::set<SlotOf> confirmed_;
   std::set<SlotOf> replaced_;
   Swept swept_;
