@@ -29,6 +29,8 @@ install(CODE "set(sbin \"${CMAKE_INSTALL_SBINDIR}\")
   file(INSTALL \"${CMAKE_BINARY_DIR}/installed/metrics.conf\" DESTINATION \"\${docs}\")")
 
 install(FILES README.md ARCHITECTURE.md CHANGELOG.md LICENSE THIRD_PARTY.md DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+install(FILES packaging/grafana-dashboard.json packaging/prometheus-rules.yml
+  DESTINATION "${CMAKE_INSTALL_DATADIR}/xapi-guard")
 install(DIRECTORY docs DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 
 # One archive with everything behind guard/buffer.h.

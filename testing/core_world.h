@@ -709,8 +709,14 @@ class World {
                                             "report doubt",
                                             "report journal trouble",
                                             "report journal well",
+                                            "report held long",
+                                            "report pending long",
+                                            "report message created",
+                                            "report message dropped",
+                                            "report message unconfirmed",
                                             "report mode",
                                             "invariant"};
+    static_assert(std::size(words) == static_cast<std::size_t>(Report::What::invariant) + 1);
     note(words[static_cast<int>(action.what)]);
   }
 

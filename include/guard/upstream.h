@@ -121,11 +121,13 @@ class UpstreamEvents {
   virtual void sign_of_life() = 0;
 };
 
-/// A message about a VM for those who look after it.
+/// A message about a VM, or about the host, for those who look after it.
 struct Alert {
-  Uuid vm;
+  Uuid vm;  ///< or the host
   std::int64_t priority = 0;
   Value body;
+  std::string name = "VM_SECURE_BOOT_FAILED";  ///< the only one of a VM's own; others are the guard's
+  bool about_host = false;
 };
 
 struct CertificatesState {

@@ -98,6 +98,14 @@ inline constexpr std::size_t alerts_per_vm = 16;
 inline constexpr std::size_t alert_body = 16 * KiB;
 /// Alerts on their way to the upstream at once, all VMs together: they must never crowd out state.
 inline constexpr unsigned alert_concurrency = 2;
+/// A lane that is held for so long is worth a message: a VM that is being deleted is gone by then.
+inline constexpr seconds held_alert{60};
+/// Option alert-after: data that is pending for so long is worth one; a restart of xapi takes a few minutes.
+inline constexpr minutes pending_alert{15};
+/// Messages about one thing come no closer than this, however often it begins anew.
+inline constexpr minutes concern_pause{5};
+/// Messages that wait for xapi; with more the text of the first few tells it all.
+inline constexpr std::size_t concerns_waiting = 64;
 /// What is remembered of a VM's NVRAM map besides the variables, to be shown with pending ones.
 inline constexpr std::size_t nvram_rest = 16 * KiB;
 /// The same refusal this often over this long makes a VM's trouble permanent: 503 at once.

@@ -9,6 +9,7 @@ void Core::recover(Owner owner, RecoveredEntry entry, Time now) {
   Context cx{shared_, now, none};
   node(owner, now).lane.recover(cx, std::move(entry));
   update(owner, cx);
+  concerns_.look_again();
   reported_mode_ = mode();
 }
 
@@ -91,6 +92,10 @@ void Core::step(Event event, Time now, Actions& out) {
   alerts_.run(cx);
   watch(out, first, now);
   check_stall(cx);
+  if (shared_.config.concerns) {
+    notice(cx, first);
+    concerns_.run(cx, shared_.queue.pending() > 0, [this] { return waiting(); });
+  }
   if (mode() != reported_mode_) {
     reported_mode_ = mode();
     out.push_back(Report{Report::What::mode_changed, std::nullopt, std::string(name_of(reported_mode_)), 0});
@@ -112,7 +117,7 @@ void Core::dispatch(Event& event, Context& cx) {
         } else if constexpr (std::is_same_v<E, AlertArrived>) {
           alerts_.arrived(cx, e);
         } else if constexpr (std::is_same_v<E, AlertRaised>) {
-          alerts_.raised(cx, e);
+          if (!concerns_.raised(cx, e)) alerts_.raised(cx, e);
         } else if constexpr (std::is_same_v<E, Discard>) {
           if (discards_alerts(e, cx)) return;
           with_lane(e.owner, cx, [&](Lane& lane) { lane.discard(cx, e); });
@@ -154,6 +159,12 @@ void Core::dispatch(Event& event, Context& cx) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.socket_opened(cx); });
         } else if constexpr (std::is_same_v<E, SocketClosed>) {
           with_lane(e.owner, cx, [&](Lane& lane) { lane.socket_closed(cx); });
+        } else if constexpr (std::is_same_v<E, DamageFound>) {
+          concerns_.damage(cx, e.records);
+        } else if constexpr (std::is_same_v<E, JournalUnread>) {
+          concerns_.journal(cx, e.reason);
+        } else if constexpr (std::is_same_v<E, JournalRead>) {
+          concerns_.journal(cx, std::nullopt);
         } else if constexpr (std::is_same_v<E, Tick>) {
           tick(cx);
         } else if constexpr (std::is_same_v<E, Kick>) {
@@ -230,6 +241,42 @@ void Core::check_stall(Context& cx) {
   alerts_.journal_stalled(cx);
 }
 
+// --- What somebody should look at --------------------------------------------------------------------------
+
+void Core::notice(Context& cx, std::size_t first) {
+  using What = Report::What;
+  for (std::size_t i = first, end = cx.out.size(); i < end; ++i) {
+    const auto* found = std::get_if<Report>(&cx.out[i]);
+    if (found == nullptr) continue;
+    const Report report = *found;  // telling appends to the actions
+    if (report.what == What::lane_parked || report.what == What::lane_elsewhere) {
+      concerns_.conflict(cx, *report.owner, report.text);
+    } else if (report.what == What::journal_trouble) {
+      concerns_.journal(cx, report.text);
+    } else if (report.what == What::journal_stalled) {
+      concerns_.journal(cx, "it does not answer");
+    } else if (report.what == What::journal_well) {
+      concerns_.journal(cx, std::nullopt);
+    }
+  }
+}
+
+Concerns::Waiting Core::waiting() const {
+  Concerns::Waiting found;
+  std::set<Uuid> vms;
+  for (const auto& [owner, n] : lanes_) {
+    const auto since = n.lane.has_pending() && !n.lane.held() ? n.lane.oldest_since() : std::nullopt;
+    if (!since) continue;
+    vms.insert(owner.vm);
+    for (std::size_t i = 0; i < slot_count; ++i) {
+      if (n.lane.pending(static_cast<Slot>(i)) != nullptr) ++found.entries;
+    }
+    if (!found.oldest || *since < *found.oldest) found.oldest = since;
+  }
+  found.vms = vms.size();
+  return found;
+}
+
 void Core::session_ended(Epoch epoch, Context& cx) {
   if (epoch <= shared_.ended_epoch) return;
   shared_.ended_epoch = epoch;
@@ -260,6 +307,10 @@ void Core::update(Owner owner, Context& cx) {
     alarms_.insert({*wake, owner});
     n.alarm = wake;
   }
+  if (shared_.config.concerns) {
+    const auto held = n.lane.held();
+    concerns_.lane(cx, owner, held ? std::optional(std::pair{held->since, held->reason}) : std::nullopt);
+  }
   if (n.place == 0 && n.lane.disposable()) {
     if (n.alarm) alarms_.erase({*n.alarm, owner});
     n.lane.let_go(cx);
@@ -287,6 +338,8 @@ void Core::run_backlog(Context& cx) {
 std::optional<Time> Core::next_wake() const {
   std::optional<Time> wake = shared_.health.next_probe();
   if (const auto alert = alerts_.next_wake(); alert && (!wake || *alert < *wake)) wake = alert;
+  if (const auto concern = concerns_.next_wake(shared_); concern && (!wake || *concern < *wake))
+    wake = concern;
   if (!alarms_.empty() && (!wake || alarms_.begin()->first < *wake)) wake = alarms_.begin()->first;
   if (owed_ > 0 && !shared_.stalled && shared_.config.journal_stall > Time{}) {
     const Time stall = owed_since_ + shared_.config.journal_stall;
@@ -304,6 +357,7 @@ Snapshot Core::snapshot() const {
   view.pending_entries = pending_entries();
   view.pending_bytes = shared_.queue.pending_bytes();
   view.alerts = alerts_.pending();
+  view.messages = concerns_.messages();
   view.lanes = lanes_.size();
   view.counters = shared_.counters;
   view.journal_stalled = shared_.stalled;
@@ -375,7 +429,7 @@ std::size_t Core::updates_under_way() const {
 }
 
 bool Core::at_rest() const {
-  return owed_ == 0 && shared_.commit_backlog.empty() && alerts_.at_rest() &&
+  return owed_ == 0 && shared_.commit_backlog.empty() && alerts_.at_rest() && !concerns_.calling() &&
          std::none_of(lanes_.begin(), lanes_.end(), [](const auto& item) {
            return item.second.lane.updating() || item.second.lane.journaling();
          });

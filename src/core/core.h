@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/alerts.h"
+#include "core/concerns.h"
 #include "core/lane.h"
 #include "core/shared.h"
 
@@ -42,7 +43,8 @@ struct Snapshot {
   std::size_t pending_entries = 0;
   std::size_t pending_vms = 0;
   std::size_t pending_bytes = 0;
-  std::size_t alerts = 0;  ///< among the pending entries
+  std::size_t alerts = 0;    ///< among the pending entries
+  std::size_t messages = 0;  ///< about the guard itself, not yet taken by the upstream
   std::optional<Time> oldest_since;
   std::vector<HeldLane> held;
   std::vector<ParkedEntry> parked;
@@ -136,12 +138,16 @@ class Core {
   void with_all(Context& cx, Function function);
   void session_ended(Epoch epoch, Context& cx);
   void update_all(Context& cx);
+  /// What has been reported of conflicts and the journal from `first` on.
+  void notice(Context& cx, std::size_t first);
+  Concerns::Waiting waiting() const;
   /// The courier: oldest first, at most delivery_concurrency calls that are not late.
   void run_courier(Context& cx);
   void run_backlog(Context& cx);
 
   Shared shared_;
   Alerts alerts_;
+  Concerns concerns_;
   std::unordered_map<Owner, Node> lanes_;
   std::set<std::pair<Sequence, Owner>> line_;  ///< lanes that may deliver, oldest entry first
   std::set<std::pair<Time, Owner>> alarms_;

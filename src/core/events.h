@@ -127,6 +127,16 @@ struct SocketOpened {
 struct SocketClosed {
   Owner owner;
 };
+/// The journal has found damaged records; how many more than were known.
+struct DamageFound {
+  std::uint64_t records = 0;
+};
+/// Before the journal could be read: why not. It ends with the first thing that goes well.
+struct JournalUnread {
+  std::string reason;
+};
+/// It can be read after all.
+struct JournalRead {};
 /// Nothing happened but time.
 struct Tick {};
 /// The operator wants pending entries delivered now: back-offs are forgotten.
@@ -136,7 +146,8 @@ struct Stop {};
 
 using Event = std::variant<WriteArrived, ReadArrived, ContentsSet, ContentsGet, AlertArrived, AlertRaised,
                            Discard, ForceDelivery, CommitDone, RemovalDone, ValueRead, DeliverDone, FetchDone,
-                           ProbeDone, SessionEnded, SignOfLife, SocketOpened, SocketClosed, Tick, Kick, Stop>;
+                           ProbeDone, SessionEnded, SignOfLife, SocketOpened, SocketClosed, DamageFound,
+                           JournalUnread, JournalRead, Tick, Kick, Stop>;
 
 // --- Actions ----------------------------------------------------------------------------------------------
 
@@ -229,23 +240,28 @@ struct Probe {};
 /// Something an operator cares about, for the log. No guest bytes.
 struct Report {
   enum class What {
-    upstream_down,    ///< text = reason; once per outage
-    upstream_up,      ///< number = length of the outage in ms; once per outage
-    lane_held,        ///< text = reason
-    lane_released,    ///< number = how long it was held, ms
-    lane_parked,      ///< a conflict: entries were set aside; text = reason
-    lane_elsewhere,   ///< the same, because the VM runs on another host
-    went_back,        ///< retained values were delivered again; number = how many
-    suspended,        ///< a retained value is not delivered again, because somebody else's stands there
-    retention_lost,   ///< a retained value cannot be read back from the journal
-    alerts_full,      ///< an alert was refused, because number of them wait; once until there is room
-    alert_lost,       ///< the alert with sequence `number` cannot be read back from the journal
-    journal_stalled,  ///< the journal has not answered for long; number = how long, ms
-    doubt_long,       ///< number = how long an update has been unanswered, ms
-    journal_trouble,  ///< a commit, removal or read failed; text = what; once until one succeeds
-    journal_well,     ///< the journal works again
-    mode_changed,     ///< text = the mode
-    invariant,        ///< our own bug, survived; text = what
+    upstream_down,        ///< text = reason; once per outage
+    upstream_up,          ///< number = length of the outage in ms; once per outage
+    lane_held,            ///< text = reason
+    lane_released,        ///< number = how long it was held, ms
+    lane_parked,          ///< a conflict: entries were set aside; text = reason
+    lane_elsewhere,       ///< the same, because the VM runs on another host
+    went_back,            ///< retained values were delivered again; number = how many
+    suspended,            ///< a retained value is not delivered again, because somebody else's stands there
+    retention_lost,       ///< a retained value cannot be read back from the journal
+    alerts_full,          ///< an alert was refused, because number of them wait; once until there is room
+    alert_lost,           ///< the alert with sequence `number` cannot be read back from the journal
+    journal_stalled,      ///< the journal has not answered for long; number = how long, ms
+    doubt_long,           ///< number = how long an update has been unanswered, ms
+    journal_trouble,      ///< a commit, removal or read failed; text = what; once until one succeeds
+    journal_well,         ///< the journal works again
+    held_long,            ///< held for limits::held_alert; text = reason, number = for how long, ms
+    pending_long,         ///< text = entries and VMs, number = age of the oldest, ms
+    message_created,      ///< xapi has a message about such a trouble; text = its name
+    message_dropped,      ///< it will never have one; text = why
+    message_unconfirmed,  ///< nobody knows whether it has; text = why
+    mode_changed,         ///< text = the mode
+    invariant,            ///< our own bug, survived; text = what
   };
   What what = What::invariant;
   std::optional<Owner> owner;

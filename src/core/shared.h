@@ -26,6 +26,9 @@ struct Config {
   Time journal_stall = limits::journal_stall;  ///< zero: it is never called stalled
   UpstreamLimits upstream;
   bool takes_alerts = false;  ///< the upstream does
+  bool concerns = false;      ///< whether the guard speaks of its own troubles
+  Time pending_alert{};       ///< data pending for so long is one; zero: never
+  Uuid host;                  ///< whom messages about the host are about; nil: there are none
   std::uint64_t seed = 1;     ///< of the jitter
 };
 
@@ -52,6 +55,7 @@ struct Counters {
   std::uint64_t discarded = 0;    ///< entries given up by an operator
   std::uint64_t alerts_accepted = 0;
   std::uint64_t alerts_delivered = 0;
+  std::uint64_t messages_created = 0;  ///< about the guard's own troubles
   std::uint64_t commits = 0;
   std::uint64_t removals = 0;
   std::uint64_t invariants = 0;  ///< our own bugs, survived; anything but 0 is worth a report

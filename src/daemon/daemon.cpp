@@ -199,6 +199,9 @@ bool Daemon::build() {
   config.direct_timeout = options_.direct_timeout;
   config.doubt_window = options_.doubt_window;
   config.retain = options_.retain;
+  config.concerns = true;
+  config.pending_alert = options_.alert_after;
+  config.host = options_.host_uuid;
   config.queue_entries = options_.queue_capacity;
   config.delivery_concurrency = options_.delivery_concurrency;
   config.seed = static_cast<std::uint64_t>(wall_ms());
@@ -285,6 +288,7 @@ void Daemon::journal_tried(Result<StateDir::Opened> opened) {
 
 void Daemon::retry_journal_later(const Error& error) {
   operations_->set_journal_error(error.message);
+  engine_->journal_unread(error.message);
   loop_.at(loop_.now() + Time(journal_retry), [this] { retry_journal(); });
 }
 

@@ -35,6 +35,9 @@ void add_trouble(Exposition& out, const MetricsView& view) {
             core.retained);
   out.counter("xapi_guard_redelivered_total", "Values delivered again because xapi had lost them.",
               core.counters.redelivered);
+  out.gauge("xapi_guard_messages_waiting", "Messages about such troubles that wait for xapi.", core.messages);
+  out.counter("xapi_guard_messages_created_total", "Messages about such troubles that xapi has.",
+              core.counters.messages_created);
   out.counter("xapi_guard_discarded_total", "Entries given up by an operator.", core.counters.discarded);
   out.counter("xapi_guard_bugs_total", "States that should be impossible, survived; worth a report.",
               core.counters.invariants);

@@ -156,6 +156,9 @@ Parsed parse_options(int argc, const char* const* argv, const std::string& inven
   add_duration(app, "--retain", options.retain, "15min",
                "How long a delivered value is kept, because xapi may forget it in a crash; 0s = not at all",
                Zero::allowed);
+  add_duration(app, "--alert-after", options.alert_after, "15min",
+               "How long data may be pending before xapi gets a message about it; 0s = it never does",
+               Zero::allowed);
   add_parsed<Uuid>(
       app, "--host-uuid", options.host_uuid,
       "This host in xapi, to recognise VMs that run elsewhere; looked up in the inventory of the host",

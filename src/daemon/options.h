@@ -30,7 +30,8 @@ struct Options {
   std::chrono::milliseconds direct_timeout = limits::direct_timeout;
   std::chrono::milliseconds upstream_timeout = limits::upstream_timeout;
   std::chrono::milliseconds doubt_window = limits::doubt_window;
-  std::chrono::milliseconds retain = limits::retain;  ///< zero: nothing is retained
+  std::chrono::milliseconds retain = limits::retain;              ///< zero: nothing is retained
+  std::chrono::milliseconds alert_after = limits::pending_alert;  ///< zero: never
   /// Of this host; nil = unknown, then nobody asks whether a VM runs elsewhere.
   Uuid host_uuid;
   unsigned queue_capacity = static_cast<unsigned>(limits::queue_entries);

@@ -17,7 +17,7 @@ core::Config with_limits(core::Config config, Upstream& upstream) {
   return config;
 }
 
-Error journal_unread() { return {Errc::unavailable, 0, "the journal could not be read yet"}; }
+Error unread_error() { return {Errc::unavailable, 0, "the journal could not be read yet"}; }
 
 template <class Map>
 std::optional<typename Map::mapped_type> take(Map& map, core::RequestId request) {
@@ -131,6 +131,8 @@ void Engine::start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNo
           if (*self != nullptr) (*self)->completed(std::move(*done));
         });
       });
+  feed(core::JournalRead{});
+  look_for_damage();
   // Delivers what was found, and probes before anybody's write has to find out.
   feed(core::Kick{});
 }
@@ -211,7 +213,7 @@ void Engine::read(Owner owner, Slot slot, ReadDone done) {
 }
 
 void Engine::alert(Owner owner, std::int64_t priority, Value body, AlertDone done) {
-  if (!journal_) return done({UefiOutcome::Kind::unavailable, journal_unread().message});
+  if (!journal_) return done({UefiOutcome::Kind::unavailable, unread_error().message});
   const core::RequestId request = ++last_request_;
   alerts_.emplace(request, std::move(done));
   feed(core::AlertArrived{request, owner, priority, std::move(body)});
@@ -233,7 +235,7 @@ void Engine::certificates_state(Uuid vm, std::function<void(SecurebootResult)> d
 /// Why a read or write of variables was not answered.
 UefiOutcome Engine::uefi_failure(Owner owner) const {
   using Kind = UefiOutcome::Kind;
-  if (!journal_) return {Kind::unavailable, journal_unread().message};
+  if (!journal_) return {Kind::unavailable, unread_error().message};
   const core::Lane* lane = core_.lane(owner);
   const auto held = lane != nullptr ? lane->held() : std::nullopt;
   if (held && held->permanent) return {Kind::refused, held->reason};
@@ -257,14 +259,14 @@ void Engine::get_contents(Owner owner, GetDone done) {
 }
 
 void Engine::discard(Owner owner, std::optional<Slot> slot, OperatorDone done) {
-  if (!journal_) return done(std::unexpected(journal_unread()));
+  if (!journal_) return done(std::unexpected(unread_error()));
   const core::RequestId request = ++last_request_;
   operations_.emplace(request, std::move(done));
   feed(core::Discard{request, owner, slot});
 }
 
 void Engine::deliver_by_force(Owner owner, std::optional<Slot> slot, OperatorDone done) {
-  if (!journal_) return done(std::unexpected(journal_unread()));
+  if (!journal_) return done(std::unexpected(unread_error()));
   const core::RequestId request = ++last_request_;
   operations_.emplace(request, std::move(done));
   feed(core::ForceDelivery{request, owner, slot});
@@ -347,6 +349,13 @@ void Engine::completed(std::vector<journal::Completion> completions) {
     }
     feed(to_event(std::move(done)));
   }
+  look_for_damage();
+}
+
+void Engine::look_for_damage() {
+  const std::uint64_t found = journal_->stats().corrupt_records;
+  if (found <= damage_known_) return;
+  feed(core::DamageFound{found - std::exchange(damage_known_, found)});
 }
 
 /// One alarm for the earliest thing the core waits for; none when it waits for nothing.

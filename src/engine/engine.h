@@ -67,6 +67,8 @@ class Engine final : public UpstreamEvents {
   /// `unavailable` and its lane is held until it is written or discarded.
   void start(std::unique_ptr<journal::Store> store, std::unique_ptr<CallNotes> notes, bool first_start,
              std::optional<journal::Recovery> recovery = std::nullopt);
+  /// Before start(), as often as it fails: why the journal cannot be read. Somebody should look at it.
+  void journal_unread(const std::string& reason) { feed(core::JournalUnread{reason}); }
   bool started() const { return journal_ != nullptr; }
 
   /// Access to one lane for one device socket; while it lives, the lane counts as served. Several may exist
@@ -154,6 +156,7 @@ class Engine final : public UpstreamEvents {
   void feed(core::Event event);
   void carry_out(core::Actions& actions);
   void completed(std::vector<journal::Completion> completions);
+  void look_for_damage();
   void check_waiters();
   void arm();
 
@@ -196,6 +199,7 @@ class Engine final : public UpstreamEvents {
   std::vector<journal::Request> journal_requests_;
   std::vector<Waiter> waiters_;
   std::optional<Time> armed_;
+  std::uint64_t damage_known_ = 0;             ///< damaged records that the core knows of
   std::unique_ptr<journal::Journal> journal_;  ///< last: its thread ends before anything it calls into
 };
 

@@ -48,6 +48,18 @@ void log_report(Logger& log, const core::Report& report) {
       return log.log(LogLevel::error, "journal_trouble", {{"what", report.text}});
     case What::journal_well:
       return log.log(LogLevel::notice, "journal_well");
+    case What::held_long:
+      return log.log(LogLevel::warning, "lane_held_long",
+                     {{"vm", vm}, {"device", device}, {"reason", report.text}, {"held_ms", report.number}});
+    case What::pending_long:
+      return log.log(LogLevel::warning, "pending_long",
+                     {{"waiting", report.text}, {"oldest_ms", report.number}});
+    case What::message_created:
+      return log.log(LogLevel::info, "message_created", {{"vm", vm}, {"name", report.text}});
+    case What::message_dropped:
+      return log.log(LogLevel::warning, "message_dropped", {{"vm", vm}, {"reason", report.text}});
+    case What::message_unconfirmed:
+      return log.log(LogLevel::warning, "message_unconfirmed", {{"vm", vm}, {"reason", report.text}});
     case What::mode_changed:
       return log.log(LogLevel::debug, "mode", {{"mode", report.text}});
     case What::invariant:

@@ -27,8 +27,8 @@ class Run : public std::enable_shared_from_this<Run> {
       self->failed(std::move(result.error()));
     };
     tools_.calls.call(Method::message_create,
-                      {tools_.session.current()->reference, "VM_SECURE_BOOT_FAILED", alert_.priority, "VM",
-                       alert_.vm.str(), alert_.body.view()},
+                      {tools_.session.current()->reference, alert_.name, alert_.priority,
+                       alert_.about_host ? "Host" : "VM", alert_.vm.str(), alert_.body.view()},
                       {deadline_, deadline_, false}, std::move(answered));
   }
 

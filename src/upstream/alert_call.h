@@ -17,7 +17,7 @@ struct AlertTools {
   HealthCheck& health;
 };
 
-/// Creates the message VM_SECURE_BOOT_FAILED of this VM, whoever asked for what. Logs in if necessary, and
+/// Creates the message of this VM, or of the host. Logs in if necessary, and
 /// once more when the session is refused. An alert does no harm when it comes twice, so its call is given up
 /// at `deadline`, sent or not: `unknown` if it was sent.
 void raise_alert(const AlertTools& tools, Alert alert, Time deadline, std::function<void(Outcome)> done);

@@ -259,10 +259,28 @@ void World::act(core::Probe&) {
 }
 
 void World::act(core::Report& action) {
-  static constexpr std::array<const char*, 17> words{
-      "upstream down", "upstream up",     "held",           "released",    "parked",     "elsewhere",
-      "went back",     "suspended",       "retention lost", "alerts full", "alert lost", "journal stalled",
-      "doubt long",    "journal trouble", "journal well",   "mode",        "invariant"};
+  static constexpr std::array<const char*, 22> words{"upstream down",
+                                                     "upstream up",
+                                                     "held",
+                                                     "released",
+                                                     "parked",
+                                                     "elsewhere",
+                                                     "went back",
+                                                     "suspended",
+                                                     "retention lost",
+                                                     "alerts full",
+                                                     "alert lost",
+                                                     "journal stalled",
+                                                     "doubt long",
+                                                     "journal trouble",
+                                                     "journal well",
+                                                     "held long",
+                                                     "pending long",
+                                                     "message created",
+                                                     "message dropped",
+                                                     "message unconfirmed",
+                                                     "mode",
+                                                     "invariant"};
   static_assert(words.size() == static_cast<std::size_t>(core::Report::What::invariant) + 1);
   say([&] {
     return std::string("  report ") + words[static_cast<std::size_t>(action.what)] +
