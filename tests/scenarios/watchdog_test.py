@@ -39,8 +39,9 @@ class HungDisk(DiskScenario):
         self.assert_all_delivered(vms, [hanging, other])
         self.assertEqual(self.systemd.said(self.guard.process.pid, "READY"), ["1"])
 
-    def test_a_journal_that_takes_long_to_be_read_keeps_nobody_from_being_ready(self):
-        # Only the journal stands on the disk that hangs: the lock beside it is had before.
+    def stopped_without_a_journal(self):
+        """A guard that has to make its journal anew, on a disk that can be made to hang."""
+        # Only the journal stands on that disk: the lock beside it is had before.
         self.guard.state_dir = os.path.join(self.dir, "state")
         self.place = os.path.join(self.guard.state_dir, "journal")
         os.mkdir(self.guard.state_dir, 0o700)
@@ -49,9 +50,12 @@ class HungDisk(DiskScenario):
         tpm = self.track(CurlSwtpm(self.guard.socket_path(vm)))
         tpm.write("permall", self.value())
         self.guard.stop()
-        # To be made anew, so that the disk has to be written to.
         for name in ("a", "b"):
             os.unlink(os.path.join(self.place, name))
+        return disk, vm, tpm
+
+    def test_a_journal_that_takes_long_to_be_read_keeps_nobody_from_being_ready(self):
+        disk, vm, tpm = self.stopped_without_a_journal()
         crowd = Crowd()
         with disk.frozen():
             self.guard.spawn()
@@ -67,6 +71,24 @@ class HungDisk(DiskScenario):
         self.assertEqual(self.systemd.said(pid, "READY"), ["1"])
         wait_until(lambda: self.systemd.said(pid, "STATUS")[-1] == "direct, upstream up, nothing pending", 30, "all is well",
                    lambda: self.systemd.said(pid, "STATUS"))
+        self.assert_delivered(vm, tpm.acknowledged)
+
+    def test_a_stop_before_the_journal_is_read_loses_nobody_who_waits(self):
+        disk, vm, tpm = self.stopped_without_a_journal()
+        crowd = Crowd()
+        with disk.frozen():
+            self.guard.spawn()
+            crowd.start(tpm.write, "permall", self.value())
+            pid = self.guard.process.pid
+            wait_until(lambda: self.systemd.said(pid, "WATCHDOG"), 20, "its loop runs")
+            self.guard.process.popen.terminate()
+            wait_until(lambda: self.systemd.said(pid, "STOPPING") == ["1"], 20, "it stops")
+            self.assertEqual(self.systemd.said(pid, "READY"), [])
+        self.assertEqual(self.guard.process.wait(30), 0)
+        self.assertTrue(crowd.threads[0].is_alive())
+        self.guard.start()
+        crowd.join(30)
+        self.assertEqual(tpm.troubles, [])
         self.assert_delivered(vm, tpm.acknowledged)
 
 
