@@ -144,6 +144,7 @@ void add_process(Exposition& out, const MetricsView& view) {
                                     : "away");
   out.counter("xapi_guard_switch_requests_total", "Requests of the message switch that were executed.",
               to_switch ? to_switch->requests : 0);
+  out.gauge("xapi_guard_buffering", "0 while the fist point switches buffering off.", view.buffering ? 1 : 0);
   out.counter("xapi_guard_log_lines_lost_total", "Lines of the log that found no taker.", view.log_lost);
   out.counter("xapi_guard_log_lines_suppressed_total",
               "Lines of the log left out because there were too many.", view.log_suppressed);

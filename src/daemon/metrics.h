@@ -29,6 +29,7 @@ struct MetricsView {
   device::SwtpmStats swtpm;
   device::VarstoredStats varstored;
   std::optional<control::MessageSwitchStats> message_switch;  ///< nullopt: it is not used
+  bool buffering = true;
   std::uint64_t log_lost = 0;
   std::uint64_t log_suppressed = 0;
   Time now{};

@@ -277,6 +277,7 @@ MetricsView DaemonOperations::view() const {
   view.swtpm = requests_;
   view.varstored = varstored_;
   if (switch_ != nullptr) view.message_switch = switch_->stats();
+  view.buffering = engine_.buffering();
   if (log_sink_ != nullptr) view.log_lost = log_sink_->lost();
   if (log_limit_ != nullptr) view.log_suppressed = log_limit_->suppressed();
   view.now = engine_.now();

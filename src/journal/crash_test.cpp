@@ -1,5 +1,6 @@
 // Power cuts, kills and failing operations at every step, compared with the reference model.
 #include <iostream>
+#include <map>
 #include <random>
 
 #include "testing/journal_model.h"
@@ -316,6 +317,29 @@ TEST(Fault, OneFailingFileIsNoticedByNobody) {
   EXPECT_EQ(store->stats().state, State::ok);
   disk.crash();
   recover(disk, model, small_options(), 2);
+}
+
+TEST(Fault, ADiskThatStaysBadIsToldOnceAndAgainWhenItGetsBadAgain) {
+  class Collector final : public Logger {
+   public:
+    void log(LogLevel, std::string_view event, std::initializer_list<Field>) override {
+      ++lines[std::string(event)];
+    }
+    bool enabled(LogLevel) const override { return true; }
+    std::map<std::string, int> lines;
+  } log;
+  SimDisk disk(1);
+  auto store = Store::open(disk.root(), small_options(), salts(1), log).value();
+  for (int time = 1; time <= 2; ++time) {
+    disk.fail_all(SimDisk::Kind::sync, EIO);
+    EXPECT_FALSE(store->run({write_of(vm(1), Slot::permall, static_cast<Sequence>(time))})[0].result);
+    for (int attempt = 0; attempt < 20; ++attempt) EXPECT_FALSE(store->revive());
+    EXPECT_EQ(log.lines["journal_failed"], time);
+    EXPECT_EQ(log.lines["journal_file_failed"], time);
+    EXPECT_LE(log.lines["journal_switch_failed"], time);
+    disk.heal();
+    EXPECT_TRUE(store->revive());
+  }
 }
 
 TEST(Fault, AFailedJournalRefusesWritesServesReadsAndRevives) {

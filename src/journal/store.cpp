@@ -405,12 +405,14 @@ Result<> Store::Impl::write_and_sync(Batch& records) {
 Result<> Store::Impl::make_room() {
   auto switched = switch_files();
   blocked = !switched;
-  if (!switched) log.log(LogLevel::error, "journal_failed", {{"error", switched.error().message}});
+  // It is tried again every few seconds, for as long as the disk is bad.
+  const bool told = std::exchange(failure_told, blocked);
+  if (blocked && !told) log.log(LogLevel::error, "journal_failed", {{"error", switched.error().message}});
   return switched;
 }
 
 void Store::Impl::file_failed(JournalFile& file, const Error& error) {
-  file.bad = true;
+  if (std::exchange(file.bad, true)) return;
   log.log(LogLevel::error, "journal_file_failed", {{"file", file.name}, {"error", error.message}});
 }
 

@@ -163,6 +163,7 @@ struct Store::Impl {
   bool recreated = false;          ///< one of the files was missing
   bool sealed = true;              ///< nothing was committed since the last `complete` record
   bool blocked = false;            ///< a switch was necessary and failed; only revive() tries again
+  bool failure_told = false;       ///< the log knows that no file can be used
   std::uint64_t zero_from = 0;     ///< where zeroing the other file goes on; 0 = nothing to do
   std::unordered_map<std::uint64_t, unsigned> read_failures;  ///< by position in the current file
 

@@ -38,8 +38,10 @@ Result<> Store::Impl::switch_files() {
     if (!filled) current().bad = true;
   }
   if (!filled) {
-    log.log(LogLevel::error, "journal_switch_failed",
-            {{"to", target.name}, {"error", filled.error().message}});
+    if (!failure_told) {
+      log.log(LogLevel::error, "journal_switch_failed",
+              {{"to", target.name}, {"error", filled.error().message}});
+    }
     return filled;
   }
   position += 2 * block;

@@ -71,6 +71,8 @@ class InstallTest(unittest.TestCase):
         (docs,) = self.prefix.glob("share/doc/*")
         self.assertIn(f"\nExecStart={self.prefix}/sbin/xapi-guard --metrics", (docs / "metrics.conf").read_text())
         self.assertTrue((docs / "xapi-guard.toml").is_file())
+        for name in ("grafana-dashboard.json", "prometheus-rules.yml"):
+            self.assertTrue((self.prefix / "share/xapi-guard" / name).is_file(), name)
         self.assertTrue((self.prefix / "share/bash-completion/completions/xapi-guardctl").is_file())
 
     def test_the_example_is_small(self):
