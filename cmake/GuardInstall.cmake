@@ -1,5 +1,5 @@
-# What `cmake --install` installs: programs, documents, and the library for other programs (docs/LIBRARY.md):
-# headers, one archive, and a package that find_package(guard) finds.
+# What `cmake --install` installs: the component `programs`, which packages hold, with documents; and the component
+# `library` for other programs (docs/LIBRARY.md): headers, one archive, and a package that find_package(guard) finds.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -49,7 +49,7 @@ configure_package_config_file(cmake/guardConfig.cmake.in "${CMAKE_BINARY_DIR}/gu
   INSTALL_DESTINATION "${package_dir}" NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file("${CMAKE_BINARY_DIR}/guardConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${CMAKE_BINARY_DIR}/guardConfig.cmake" "${CMAKE_BINARY_DIR}/guardConfigVersion.cmake"
-  DESTINATION "${package_dir}")
-install(TARGETS guard EXPORT guardTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
-install(EXPORT guardTargets NAMESPACE guard:: DESTINATION "${package_dir}")
-install(DIRECTORY include/guard DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+  DESTINATION "${package_dir}" COMPONENT library)
+install(TARGETS guard EXPORT guardTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT library)
+install(EXPORT guardTargets NAMESPACE guard:: DESTINATION "${package_dir}" COMPONENT library)
+install(DIRECTORY include/guard DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT library)

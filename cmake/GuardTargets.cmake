@@ -39,6 +39,13 @@ if(GUARD_SANITIZE)
   target_link_options(guard_settings INTERFACE "-fsanitize=${GUARD_SANITIZE}")
 endif()
 
+if(GUARD_STATIC)
+  # Position-independent all the same: addresses stay random.
+  target_link_options(guard_settings INTERFACE -static-pie)
+  set(CMAKE_FIND_LIBRARY_SUFFIXES .a)
+  set(OPENSSL_USE_STATIC_LIBS ON)
+endif()
+
 # guard_library(name SOURCES ... [LIBS ...]): a static library with the project's settings.
 function(guard_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})

@@ -61,7 +61,8 @@ class Xapi final : public XapiUpstream, public UefiUpstream {
   UefiUpstream* uefi() override { return this; }
 
   void deliver(Delivery delivery, std::function<void(Outcome)> done) override {
-    for (const SlotWrite& write : delivery.writes) assert(device_of(write.slot) == delivery.owner.device);
+    for ([[maybe_unused]] const SlotWrite& write : delivery.writes)
+      assert(device_of(write.slot) == delivery.owner.device);
     deliver_to(
         {loop_, session_, store_of(delivery.owner.device), health_, residence_, options_.upstream_timeout},
         std::move(delivery), std::move(done));
