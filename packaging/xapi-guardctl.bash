@@ -1,4 +1,4 @@
-# Completion of xapi-guardctl(8) for bash: asks the program itself, so that it knows what this version knows.
+# Completion of xapi-guardctl(1) for bash: asks the program itself, so that it knows what this version knows.
 
 # Words of a section of the help in $1: "Options" or "Subcommands".
 _xapi_guardctl_words() {

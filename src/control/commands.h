@@ -93,7 +93,7 @@ class Operations {
   using Done = std::function<void(Result<wire::Json>)>;
   virtual ~Operations() = default;
 
-  /// The object of `status --json` (man page xapi-guardctl(8)): version, mode, upstream, pending, held,
+  /// The object of `status --json` (man page xapi-guardctl(1)): version, mode, upstream, pending, held,
   /// parked, doubt, buffering, journal, sockets, counters.
   virtual void status(Done done) = 0;
   /// An array with one object per entry that is not delivered, oldest first: "vm" and "slot" (strings),

@@ -8,7 +8,12 @@ import subprocess
 import unittest
 
 BIN, MAN = os.environ["GUARD_BIN"], os.environ["GUARD_MAN"]
-PROGRAMS = ("xapi-guard", "xapi-guardctl", "xapi-sim", "xapiguard_cli")
+SECTIONS = {"xapi-guard": "8", "xapi-guardctl": "1", "xapi-sim": "1", "xapiguard_cli": "1"}
+PROGRAMS = tuple(SECTIONS)
+
+
+def page_of(program):
+    return os.path.join(MAN, "%s.%s" % (program, SECTIONS[program]))
 
 
 def help_of(program, *commands):
@@ -69,7 +74,7 @@ def what_the_page_says(program):
     """The same, from the items of the page: an item of options belongs to the item of commands above it. A default
     is what follows "Default: "."""
     said, command, option, in_commands, shared = {"": {}}, "", None, False, []
-    with open(os.path.join(MAN, program + ".8"), encoding="utf-8") as page:
+    with open(page_of(program), encoding="utf-8") as page:
         lines = page.read().splitlines()
     for line in lines:
         line = line.replace("\\-", "-")
@@ -114,24 +119,39 @@ class Pages(unittest.TestCase):
         self.assertEqual(said["drain"]["--timeout"], "60")
         self.assertEqual(what_help_says("xapi-guard")[""]["--direct-timeout"], "500ms")
 
+    def check_markup(self, page):
+        """The page as it is shown."""
+        shown = subprocess.run(["man", "--warnings=all,mac", "-l", page], capture_output=True, text=True, timeout=60,
+                               check=False, env={**os.environ, "LC_ALL": "C", "MANWIDTH": "1000", "MANPAGER": "cat"})
+        self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+        return shown.stdout
+
     def test_the_markup_is_sound_and_nothing_is_lost_in_it(self):
         for program in PROGRAMS:
             with self.subTest(program):
-                shown = subprocess.run(["man", "--warnings=all,mac", "-l", os.path.join(MAN, program + ".8")],
-                                       capture_output=True, text=True, timeout=60, check=False,
-                                       env={**os.environ, "LC_ALL": "C", "MANWIDTH": "1000", "MANPAGER": "cat"})
-                self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+                shown = self.check_markup(page_of(program))
                 for options_of in what_help_says(program).values():
                     for option in options_of:
-                        self.assertIn(option, shown.stdout)
+                        self.assertIn(option, shown)
+
+    def test_the_page_of_the_configuration_says_what_the_example_says(self):
+        page = os.path.join(MAN, "xapi-guard.toml.5")
+        with open(page, encoding="utf-8") as file:
+            listed = re.findall(r"^\.It Cm (\S+) No = Ar (.*)$", file.read(), re.M)
+        example = os.path.join(MAN, "..", "packaging", "xapi-guard.toml")
+        with open(example, encoding="utf-8") as file:
+            wanted = re.findall(r"^#([a-z-]+) = (.*)$", file.read(), re.M)
+        self.assertGreater(len(wanted), 15)
+        self.assertEqual([(key, value.replace("\\(dq", '"')) for key, value in listed], wanted)
+        self.check_markup(page)
 
     def test_every_page_is_installed(self):
         with open(os.path.join(MAN, "CMakeLists.txt"), encoding="utf-8") as file:
             rules = file.read()
-        for name in os.listdir(MAN):
-            if name.endswith(".8"):
-                self.assertIn(name, rules)
-                self.assertIn(name[:-2], PROGRAMS)
+        pages = sorted(name for name in os.listdir(MAN) if name != "CMakeLists.txt")
+        self.assertEqual(pages, sorted([*(os.path.basename(page_of(p)) for p in PROGRAMS), "xapi-guard.toml.5"]))
+        for name in pages:
+            self.assertRegex(rules, r"install\(FILES [^)]*\b%s\b[^)]*/man%s\"" % (re.escape(name), name[-1]))
 
 
 if __name__ == "__main__":

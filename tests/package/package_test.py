@@ -28,6 +28,7 @@ FILES = [
     *PROGRAMS,
     "usr/lib/systemd/system/varstored-guard.service",
     "usr/sbin/varstored-guard",
+    "usr/share/bash-completion/completions/xapi-guardctl",
 ]
 STATE = "var/lib/xapi-guard"
 
@@ -44,7 +45,10 @@ def main_files(listed):
     """Without manual pages and documents, which must be there."""
     files = {name for name in listed if name and not name.endswith("/")}
     documents = {name for name in files if name.startswith(("usr/share/doc/xapi-guard/", "usr/share/man/"))}
-    assert "usr/share/man/man8/xapi-guard.8" in documents and "usr/share/doc/xapi-guard/LICENSE" in documents, documents
+    wanted = {"usr/share/man/man8/xapi-guard.8", "usr/share/man/man5/xapi-guard.toml.5", "usr/share/man/man1/xapi-guardctl.1",
+              "usr/share/man/man1/xapi-sim.1", "usr/share/doc/xapi-guard/LICENSE", "usr/share/doc/xapi-guard/xapi-guard.toml",
+              "usr/share/doc/xapi-guard/metrics.conf"}
+    assert wanted <= documents, wanted - documents
     return sorted(files - documents)
 
 
