@@ -226,6 +226,8 @@ inline constexpr std::size_t manifest_bytes = 8 * MiB;
 inline constexpr std::size_t import_batch = 4 * MiB;
 /// Directories within each other below the tree; it has three. What lies deeper is left where it is.
 inline constexpr unsigned cache_tree_depth = 16;
+/// Files of an imported tree that are removed in one go, while others wait for the worker thread.
+inline constexpr std::size_t cache_tree_removed = 50;
 /// Names tried for a file that is set aside.
 inline constexpr unsigned set_aside_names = 1000;
 

@@ -35,7 +35,7 @@ class Import {
     read_manifest_file(*names);
     for (const std::string& name : *names) {
       // Of an import that was cut short. What was imported of it is not known any more; none of it is again.
-      if (name.starts_with(swept_name)) add(sweep(state_, name, {}, log_));
+      if (name.starts_with(swept_name)) add(sweep(state_, name, {}, Removal::now, log_));
     }
     if (std::ranges::binary_search(*names, tree_name)) {
       result_.found = true;
@@ -53,7 +53,7 @@ class Import {
     const auto found = state_.look_at(tree_name);
     if (!found) return std::unexpected(found.error());
     if (found->kind != Kind::directory) {
-      add(sweep(state_, std::string(tree_name), {}, log_));
+      add(sweep(state_, std::string(tree_name), {}, Removal::now, log_));
       return {};
     }
     if (found->uid != options_.own_uid) {
@@ -66,11 +66,23 @@ class Import {
     adopt();
     tree->reset();
     // All of it is durable, or older than what is. From here on nothing of it can come back.
-    const std::string name = free_name(names);
+    const std::string name = free_name(swept_name, names);
     if (auto renamed = state_.rename(tree_name, name); !renamed) return renamed;
     if (auto synced = state_.sync(); !synced) return synced;
-    add(sweep(state_, name, imported_, log_));
+    clear(name, free_name(done_name, names));
     return {};
+  }
+
+  /// What is junk in the tree is moved now; the rest can be removed while requests are served.
+  void clear(const std::string& name, const std::string& done) {
+    Swept swept = sweep(state_, name, imported_, Removal::later, log_);
+    if (swept.left == 0) {
+      // Not that it matters when this fails: then the next start sets aside what it finds.
+      (void)(state_.rename(name, done) && state_.sync());
+    } else {
+      swept.left = sweep(state_, name, imported_, Removal::now, null_logger()).left;
+    }
+    add(swept);
   }
 
   /// The newest value of each key, oldest first.
@@ -209,11 +221,11 @@ class Import {
     return live;
   }
 
-  static std::string free_name(const std::vector<std::string>& names) {
-    std::string name(swept_name);
+  static std::string free_name(std::string_view first, const std::vector<std::string>& names) {
+    std::string name(first);
     // One of that name may have been cleared just now; its name is as good as another.
     for (unsigned i = 2; std::ranges::binary_search(names, name); ++i) {
-      name = std::string(swept_name) + "." + std::to_string(i);
+      name = std::string(first) + "." + std::to_string(i);
     }
     return name;
   }
@@ -233,7 +245,7 @@ class Import {
   /// What it vouches for was imported; about other files it says nothing.
   void retire_manifest(const std::vector<std::string>& names) {
     if (!std::ranges::binary_search(names, manifest_name)) return;
-    if (!manifest_good_) return add(sweep(state_, std::string(manifest_name), {}, log_));
+    if (!manifest_good_) return add(sweep(state_, std::string(manifest_name), {}, Removal::now, log_));
     if (!state_.unlink(manifest_name) || !state_.sync()) ++swept_.left;
   }
 

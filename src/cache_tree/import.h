@@ -3,9 +3,9 @@
 //
 // The newest value of each key becomes an entry of the journal. When all are durable the tree is renamed out
 // of the way and that is made durable: from then on nothing in it can come back, and only then are entries
-// handed on, so that none is delivered while its file could still be imported again. What is left is cleared
-// without haste: values that were imported, and older ones, are removed; everything else is moved to
-// `quarantine`. A crash at any step repeats the import.
+// handed on, so that none is delivered while its file could still be imported again. What is no value, or
+// lost, is moved to `quarantine`; values that were imported, and older ones, are left for clear_done()
+// (sweep.h), which has time. A crash at any step repeats the import.
 #pragma once
 
 #include <cstdint>

@@ -142,7 +142,10 @@ TEST_F(ImportCrash, WherePowerFailsTheNextStartEndsAsIfNothingHadHappened) {
     if (!HasFatalFailure()) explore(*disk, "change " + std::to_string(++point));
   });
   EXPECT_EQ(start(*disk), expected);
+  while (clear_done(*disk->root(), 1)) {
+  }
   disk->set_on_change(nullptr);
+  EXPECT_EQ(disk->root()->list().value(), (std::vector<std::string>{"journal", "quarantine"}));
   explore(*disk, "after it");
   std::printf("%zu points, %zu ends\n", point, states);
   EXPECT_GT(point, 20u);

@@ -27,8 +27,8 @@ std::string quarantine_name(const std::string& path) {
 
 class Sweeper {
  public:
-  Sweeper(Directory& state, const ImportedKeys& imported, Logger& log)
-      : state_(state), imported_(imported), log_(log) {}
+  Sweeper(Directory& state, const ImportedKeys& imported, Removal removal, Logger& log)
+      : state_(state), imported_(imported), removal_(removal), log_(log) {}
 
   /// A whole tree, or what stands in its place.
   void tree(const std::string& name) {
@@ -95,6 +95,8 @@ class Sweeper {
         aside.push_back({child, child_path, child.ends_with(".pre") ? "temporary" : "no value"});
       } else if (imported == imported_.end() || *timestamp > imported->second) {
         aside.push_back({child, child_path, "not imported"});
+      } else if (removal_ == Removal::later) {
+        ++swept_.removed;
       } else if (auto gone = key_dir->unlink(child); gone) {
         ++swept_.removed;
       } else {
@@ -177,16 +179,46 @@ class Sweeper {
 
   Directory& state_;
   const ImportedKeys& imported_;
+  const Removal removal_;
   Logger& log_;
   std::unique_ptr<Directory> quarantine_;
 };
 
+/// Empties a directory and removes it. False when `files` were removed and it is not empty yet.
+bool remove_all(Directory& parent, const std::string& name, std::size_t& files, unsigned depth) {
+  auto dir = parent.open_dir(name, false);
+  const auto names = dir ? (*dir)->list() : Result<std::vector<std::string>>();
+  if (!dir || !names || depth > limits::cache_tree_depth) return true;
+  for (const std::string& child : *names) {
+    if (files == 0) return false;
+    const auto found = (*dir)->look_at(child);
+    if (found && found->kind == Kind::directory) {
+      if (!remove_all(**dir, child, files, depth + 1)) return false;
+    } else {
+      (void)(*dir)->unlink(child);
+      --files;
+    }
+  }
+  (void)parent.remove_dir(name);
+  return true;
+}
+
 }  // namespace
 
-Swept sweep(Directory& state, const std::string& name, const ImportedKeys& imported, Logger& log) {
-  Sweeper sweeper(state, imported, log);
+Swept sweep(Directory& state, const std::string& name, const ImportedKeys& imported, Removal removal,
+            Logger& log) {
+  Sweeper sweeper(state, imported, removal, log);
   sweeper.tree(name);
   return sweeper.swept_;
+}
+
+bool clear_done(Directory& state, std::size_t files) {
+  const auto names = state.list();
+  if (!names) return false;
+  for (const std::string& name : *names) {
+    if (name.starts_with(done_name) && !remove_all(state, name, files, 1)) return true;
+  }
+  return false;
 }
 
 }  // namespace guard::cache_tree

@@ -15,6 +15,7 @@
 #include "cache_tree/import.h"
 #include "cache_tree/layout.h"
 #include "cache_tree/manifest.h"
+#include "cache_tree/sweep.h"
 #include "journal/journal.h"
 
 namespace guard::cache_tree {
@@ -125,6 +126,8 @@ class StateDirTest : public ::testing::Test {
     EXPECT_TRUE(done) << done.error().message;
     imported = std::move(*done);
     EXPECT_FALSE(dir->look_at("Swtpm"));
+    while (clear_done(*dir, 3)) {
+    }
     const Values values = values_of(imported.recovery, *store);
     store = nullptr;
     store = open_store(*dir);

@@ -93,6 +93,7 @@ class Daemon {
   Result<std::unique_ptr<upstream::ManagedUpstream>> make_upstream();
   Result<> open_notes();
   void start_engine(StateDir::Opened opened);
+  void clear_cache_tree();
   void open_journal_first();
   Result<StateDir::Opened> open_journal();
   void journal_tried(Result<StateDir::Opened> opened);
@@ -248,6 +249,17 @@ void Daemon::start_engine(StateDir::Opened opened) {
   const auto set_aside = state_dir_.list_set_aside();
   const bool first_start = opened.recovery.created && set_aside && set_aside->empty() && !another_ran_;
   engine_->start(std::move(opened.store), std::move(notes_), first_start, std::move(opened.recovery));
+  clear_cache_tree();
+}
+
+/// Piece by piece: whoever creates a socket meanwhile waits for one piece at most.
+void Daemon::clear_cache_tree() {
+  if (stopping_) return;
+  auto more = std::make_shared<bool>(false);
+  worker_.run([this, more] { *more = state_dir_.clear_cache_tree(); },
+              [this, more] {
+                if (*more) clear_cache_tree();
+              });
 }
 
 /// On the worker thread, so that a loop that waits for a slow disk is not taken for one that is stuck.

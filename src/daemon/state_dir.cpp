@@ -5,9 +5,11 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/limits.h"
 #include "base/random.h"
 #include "cache_tree/import.h"
 #include "cache_tree/layout.h"
+#include "cache_tree/sweep.h"
 #include "journal/aside.h"
 
 namespace guard::daemon {
@@ -33,6 +35,8 @@ Result<> StateDir::lock() {
 bool StateDir::has_cache_tree() {
   return dir_ != nullptr && dir_->look_at(cache_tree::tree_name).has_value();
 }
+
+bool StateDir::clear_cache_tree() { return cache_tree::clear_done(*dir_, limits::cache_tree_removed); }
 
 Result<StateDir::Opened> StateDir::open_journal() {
   if (auto locked = lock(); !locked) return std::unexpected(std::move(locked.error()));

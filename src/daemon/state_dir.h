@@ -25,6 +25,10 @@ class StateDir {
   /// called.
   bool has_cache_tree();
 
+  /// Removes a piece of what is left of an imported cache tree; true when there is more. After
+  /// open_journal().
+  bool clear_cache_tree();
+
   struct Opened {
     std::unique_ptr<journal::Store> store;
     journal::Recovery recovery;  ///< what to go on with: of the journal, and what was imported

@@ -48,6 +48,7 @@ class Import(Scenario):
             self.assert_delivered(vm, expected[vm])
         self.assertEqual(self.guard.counter("delivery_calls"), 3, "the slots of a VM travel together")
         self.assertFalse(os.path.exists(self.tree.root))
+        wait_until(lambda: not os.path.exists(self.tree.root + ".done"), 30, "what was imported is removed")
         quarantine = self.guard.ctl("quarantine", "list").stdout
         self.assertIn("cache-foo-0-5", quarantine)
         self.assertGreater(self.guard.status()["quarantine_bytes"], 0)
@@ -127,6 +128,8 @@ class Import(Scenario):
         for vm, value in values.items():
             self.assertEqual(contents[vm]["permall"], value)
         self.assertFalse(self.tree.files())
+        wait_until(lambda: not any(name.startswith("Swtpm") for name in os.listdir(self.guard.state_dir)), 30,
+                   "what was imported is removed")
 
     def scenario_start(self):
         return self.launch("xapi-guard", self.guard.arguments(), self.guard.log)
