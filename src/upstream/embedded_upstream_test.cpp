@@ -10,6 +10,7 @@
 
 #include "upstream/embedded_faulty_vfs.h"
 #include "upstream/embedded_test_support.h"
+#include "upstream/upstream_test_support.h"
 
 namespace guard::upstream::testing {
 namespace {
@@ -126,6 +127,18 @@ TEST_F(EmbeddedUpstreamTest, ItsEndWaitsForWhatTheDiskIsDoingAndAnswersNobody) {
   EXPECT_FALSE(under_way);
   EXPECT_FALSE(queued);
   EXPECT_EQ(place.contents(owner_a)[Slot::permall].view(), "2");
+}
+
+TEST_F(EmbeddedUpstreamTest, WhatAVmHasToSayGoesToTheLogAndWhatTheGuardSaysOfItselfStandsThereAlready) {
+  RecordedLog log;
+  const auto own = *make_embedded_upstream(loop, place.options(), log);
+  unsigned taken = 0;
+  const auto done = [&taken](const Outcome& outcome) { taken += outcome.kind == Kind::delivered ? 1 : 0; };
+  own->uefi()->raise(Alert{vm_a, 3, Value("text"), "XAPI_GUARD_HELD", false}, done);
+  EXPECT_TRUE(log.lines.empty());
+  own->uefi()->raise(Alert{vm_a, 5, Value("text")}, done);
+  EXPECT_EQ(log.count("vm_secure_boot_failed"), 1u);
+  EXPECT_EQ(taken, 2u);
 }
 
 TEST_F(EmbeddedUpstreamTest, PathsThatMakeNoSenseAreRefused) {

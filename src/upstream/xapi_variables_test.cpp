@@ -31,9 +31,11 @@ class XapiVariablesTest : public XapiFailuresTest {
     return delivery;
   }
   Outcome raise(std::string body, std::int64_t priority = 5) {
+    return raise(Alert{vm_a, priority, Value(std::move(body))});
+  }
+  Outcome raise(Alert alert) {
     std::optional<Outcome> outcome;
-    upstream->uefi()->raise({vm_a, priority, Value(std::move(body))},
-                            [&outcome](Outcome got) { outcome = std::move(got); });
+    upstream->uefi()->raise(std::move(alert), [&outcome](Outcome got) { outcome = std::move(got); });
     EXPECT_TRUE(run_until(loop, [&outcome] { return outcome.has_value(); }));
     return outcome ? std::move(*outcome) : Outcome{};
   }
@@ -173,6 +175,14 @@ TEST_F(XapiVariablesTest, AnAlertIsAMessageWithANumberForItsPriority) {
   EXPECT_EQ(call.body, R"({"method":"message.create","params":[")" + call.params[0] +
                            R"(","VM_SECURE_BOOT_FAILED",5,"VM","3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10",)"
                            R"("The text \"quoted\""],"id":2})");
+}
+
+TEST_F(XapiVariablesTest, AMessageOfTheGuardsOwnHasItsNameAndMayBeAboutTheHost) {
+  EXPECT_EQ(raise(Alert{vm_a, 2, Value("text"), "XAPI_GUARD_DAMAGE", true}).kind, Kind::delivered);
+  const SeenCall call = xapi.seen()[1];
+  EXPECT_EQ(call.body,
+            R"({"method":"message.create","params":[")" + call.params[0] +
+                R"(","XAPI_GUARD_DAMAGE",2,"Host","3f1c0e5a-8f5b-4c0e-9d2b-6a1e5b7c9d10","text"],"id":2})");
 }
 
 TEST_F(XapiVariablesTest, AnAlertEndsAsItsRefusalSays) {
