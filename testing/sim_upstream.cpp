@@ -280,8 +280,9 @@ bool SimUpstream::take_effect(Call& call, DeviceState& state, Time now) {
   stood.vtpm = state.accepted.vtpm;
   stood.call = call.id;
   stood.late = !call.connected;
-  stood.unseen = call.delivery.base ? state.accepted.slots != call.delivery.base->slots
-                                    : state.version != call.merged_from;
+  stood.unseen = call.delivery.base
+                     ? state.accepted.slots != call.delivery.base->slots && state.changed_in == call.epoch
+                     : state.version != call.merged_from;
   for (std::size_t i = 0; i < slot_count; ++i) {
     stood.slot = static_cast<Slot>(i);
     stood.value = call.merged.slots[i];
@@ -295,6 +296,7 @@ bool SimUpstream::take_effect(Call& call, DeviceState& state, Time now) {
   // Of UEFI variables xapi replaces one entry under a lock; of a vTPM a row that both updates would remove.
   const bool overlapped = call.owner.device == Device::vtpm && state.version != call.arrived_at;
   state.accepted = call.merged;
+  state.changed_in = epoch_;
   ++state.version;
   mark_dirty(call.owner, state, now);
   return overlapped;

@@ -156,7 +156,8 @@ class SimUpstream {
     CallId call = 0;
     bool forced = false;
     UpdateFlag update = UpdateFlag::unspecified;  ///< the guard's, of UEFI variables
-    /// The guard's: something was changed between what the update was merged from and its effect.
+    /// The guard's: something was changed between what the update was merged from and its effect; of an
+    /// update merged from what was known before, in the session in which that was learned.
     bool unseen = false;
     bool late = false;  ///< the guard's: after its caller had been told `unknown`, or had died
   };
@@ -216,6 +217,8 @@ class SimUpstream {
     Contents accepted;
     Contents durable;
     std::uint64_t version = 1;  ///< counts changes
+    /// The client's session in which it was changed last, 0 = in none.
+    Epoch changed_in = 0;
     bool dirty = false;
     bool malformed = false;
     std::vector<Stood> history;

@@ -236,6 +236,7 @@ void SimUpstream::edit(const Owner& owner, Slot slot, Value value, Time now) {
   stood.writer = Writer::somebody;
   state.history.push_back(std::move(stood));
   state.accepted[slot] = std::move(value);
+  state.changed_in = client_session_ == server_session_ ? epoch_ : 0;
   state.malformed = false;
   ++state.version;
   mark_dirty(owner, state, now);

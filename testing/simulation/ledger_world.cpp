@@ -300,6 +300,11 @@ void Ledger::stood(unsigned vm, const SimUpstream::Stood& event) {
     return fail("P2: " + name(vm, event.slot) + ": the upstream went back from " + std::to_string(before) +
                 " to " + std::to_string(order) + (event.late ? ", by an update that came late" : ""));
   }
+  if (event.sequence == 0 && !event.unseen && !event.late) {
+    return fail(
+        "P14: " + name(vm, event.slot) + ": somebody else's " + std::to_string(before) +
+        " was undone by an update of another slot, merged from what stood there in an earlier session");
+  }
   // An empty value of somebody else cannot be told from an upstream that went back.
   if (event.unseen || order == 0 || values_[before - 1].empty) return;
   const Known& ours = values_[order - 1];
