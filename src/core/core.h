@@ -87,10 +87,10 @@ class Core {
 
   Snapshot snapshot() const;
   std::vector<PendingView> pending() const;
-  /// The journal owes answers for longer than Config::journal_stall.
   /// Off: writes that the upstream does not take directly are refused as unavailable. What is pending is
   /// delivered all the same, and what is retained, and alerts, are kept as always.
   void set_buffering(bool on) { shared_.buffering = on; }
+  /// The journal owes answers for longer than Config::journal_stall.
   bool stalled() const { return shared_.stalled; }
   Mode mode() const;
   Health::State health() const { return shared_.health.state(); }
