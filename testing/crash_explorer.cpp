@@ -278,15 +278,26 @@ std::string CrashExplorer::recover_again(const SimDisk& disk, const std::vector<
 }
 
 /// Reads everything back and commits one more write; or, where the journal is full, a removal.
+/// The ends of retentions that the journal may decide on itself.
+std::vector<Removal> CrashExplorer::may_end(std::span<const LiveEntry> live) const {
+  std::vector<Removal> ends;
+  for (const LiveEntry& entry : live) {
+    if (settings_.gives_up && entry.retained)
+      ends.push_back(Removal{entry.owner, entry.slot, entry.sequence, entry.digest, false, false});
+  }
+  return ends;
+}
+
 std::string CrashExplorer::go_on(SimDisk& disk, Store& store, Oracle* known) {
   std::vector<LiveEntry> live = store.recovery().live;
   const auto commit = [&](const Request& request) {
     std::vector<Request> batch{request};
     for (const LiveEntry& entry : live) batch.emplace_back(ReadBack{entry.owner, entry.slot, entry.sequence});
-    if (known != nullptr) known->submitted(batch);
+    const std::vector<Removal> ends = may_end(live);
+    if (known != nullptr) known->submitted(with_ends(ends, batch));
     auto completions = store.run(batch);
     if (known != nullptr) {
-      known->answered(batch, completions, true);
+      known->answered(with_ends(ends, batch), answers_with_ends(store, ends, completions, false), true);
       known->generation(store.stats().generation);
       point(disk, *known, levels_.back().damage_allowed);
     }
@@ -297,11 +308,19 @@ std::string CrashExplorer::go_on(SimDisk& disk, Store& store, Oracle* known) {
   entry.sequence = store.recovery().highest_sequence + 1;
   entry.value = Value("a write after recovery");
   auto completions = commit(entry);
+  std::vector<LiveEntry> kept;
   for (std::size_t i = 0; i < live.size(); ++i) {
     const Completion& read = completions[i + 1];
+    const bool given_up = settings_.gives_up && live[i].retained && completions[0].result && !read.result &&
+                          read.result.error().code == Errc::not_found;
+    if (given_up) continue;
+    kept.push_back(live[i]);
     if (!read.result || read.value.size() != live[i].size || digest_of(read.value.view()) != live[i].digest)
       return "sequence " + std::to_string(live[i].sequence) + " cannot be read back\n";
   }
+  if (live.size() - kept.size() != store.stats().retained_given_up)
+    return "not as many retained entries are gone as were given up\n";
+  live = std::move(kept);
   if (completions[0].result) {
     LiveEntry added;
     added.owner = entry.owner;

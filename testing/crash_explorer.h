@@ -48,6 +48,7 @@ class CrashExplorer {
     /// The recovery of each state with this number, and its multiples, is explored; 0 = of none but those
     /// after a kill.
     std::uint64_t every = 0;
+    bool gives_up = false;  ///< a write after a recovery may end retained entries, for lack of room
     std::uint64_t seed = 1;
     std::string replay;  ///< address of the only state to be visited; empty = all
   };
@@ -96,6 +97,7 @@ class CrashExplorer {
   std::string recover(testing::SimDisk& disk, const Oracle& oracle, std::uint64_t salt, bool explored);
   std::string recover_again(const testing::SimDisk& disk, const std::vector<LiveEntry>& expected);
   std::string go_on(testing::SimDisk& disk, Store& store, Oracle* known);
+  std::vector<Removal> may_end(std::span<const LiveEntry> live) const;
 
   Settings settings_;
   Budget outer_;

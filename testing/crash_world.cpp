@@ -47,10 +47,12 @@ void CrashWorld::look() {
 
 void CrashWorld::run(std::vector<Request> batch) {
   if (!store_) return;
-  oracle_.submitted(batch);
+  const auto all = with_ends(may_end_, batch);
+  oracle_.submitted(all);
   const auto changes = disk_->changes();
-  const auto completions = store_->run(batch);
-  oracle_.answered(batch, completions, disk_->changes() != changes);
+  const auto answers = store_->run(std::move(batch));
+  const bool written = disk_->changes() != changes;
+  oracle_.answered(all, answers_with_ends(*store_, may_end_, answers, fault_happened()), written);
   oracle_.generation(store_->stats().generation);
   look();
 }

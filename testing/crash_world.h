@@ -31,6 +31,8 @@ class CrashWorld {
   void reopen();
   /// The power fails in the middle of this batch: `percent` of what it wrote is left; then a new start.
   void power_cut(std::vector<Request> batch, unsigned percent);
+  /// From here on the journal may end these retentions by itself, for lack of room.
+  void may_end(std::vector<Removal> ends) { may_end_ = std::move(ends); }
   /// What comes next does not fail, whatever the fault.
   void heal();
 
@@ -59,6 +61,7 @@ class CrashWorld {
   std::unique_ptr<testing::SimDisk> disk_;
   std::unique_ptr<Store> store_;
   Oracle oracle_;
+  std::vector<Removal> may_end_;
   Sequence sequence_ = 0;
   std::uint64_t salt_ = 1;
   std::uint64_t armed_ = 0;  ///< which operation of the disk is to fail; 0 = none

@@ -256,4 +256,25 @@ std::string Oracle::describe(const Recovery& found) const {
   return text;
 }
 
+std::vector<Request> with_ends(std::span<const Removal> ends, std::span<const Request> batch) {
+  std::vector<Request> all(ends.begin(), ends.end());
+  all.insert(all.end(), batch.begin(), batch.end());
+  return all;
+}
+
+std::vector<Completion> answers_with_ends(Store& store, std::span<const Removal> ends,
+                                          std::span<const Completion> answers, bool faulty) {
+  std::vector<Completion> all;
+  for (const Removal& end : ends) {
+    Completion completion;
+    const auto read = store.run({ReadBack{end.owner, end.slot, end.up_to}});
+    const bool ended = !read.front().result && read.front().result.error().code == Errc::not_found;
+    const Errc code = faulty ? Errc::io : Errc::no_space;
+    if (!ended) completion.result = std::unexpected(Error{code, 0, "still there"});
+    all.push_back(std::move(completion));
+  }
+  all.insert(all.end(), answers.begin(), answers.end());
+  return all;
+}
+
 }  // namespace guard::journal

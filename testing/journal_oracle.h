@@ -62,4 +62,11 @@ class Oracle {
   std::uint64_t generation_ = 0;
 };
 
+/// To the oracle an end of a retention that the journal may decide on itself, for lack of room, is a request
+/// like any other, asked before the batch; what became of it is seen from whether its value can be read.
+std::vector<Request> with_ends(std::span<const Removal> ends, std::span<const Request> batch);
+/// `faulty` = an operation has failed: what can still be read may have been ended on the disk all the same.
+std::vector<Completion> answers_with_ends(Store& store, std::span<const Removal> ends,
+                                          std::span<const Completion> answers, bool faulty);
+
 }  // namespace guard::journal

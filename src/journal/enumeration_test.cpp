@@ -216,6 +216,23 @@ void full(CrashWorld& w) {
   w.run({w.write(5, permall, 2800)});
 }
 
+/// Full, with retained entries in it: they are given up, oldest first, before a write is refused.
+void full_of_retained(CrashWorld& w) {
+  for (unsigned i = 1; i <= 7; ++i) w.run({w.write(i, permall, 3000)});
+  std::vector<Removal> ends{w.removal(1, permall), w.removal(3, permall)};
+  ends[0].up_to = 1;
+  ends[1].up_to = 3;
+  w.run({w.removal(3, permall, true), w.removal(1, permall, true)});
+  w.explore();
+  w.may_end(ends);
+  for (unsigned i = 20; i < 24; ++i) w.run({w.write(i, permall, 2500)});
+  if (!w.fault_happened()) {
+    EXPECT_EQ(w.stats().retained_given_up, ends.size());
+  }
+  w.reopen();
+  w.run({w.removal(2, permall)});
+}
+
 struct History {
   const char* name;
   void (*scenario)(CrashWorld&);
@@ -223,6 +240,7 @@ struct History {
   bool from_nothing = false;
   std::uint64_t blocks = 20;
   std::uint64_t max_blocks = 0;  ///< 0 = as many
+  bool gives_up = false;         ///< retained entries, for lack of room
 };
 
 void PrintTo(const History& history, std::ostream* out) { *out << history.name; }
@@ -246,6 +264,7 @@ constexpr History histories[] = {
     {"restarts", restarts, 125'000},
     {"revivals", revivals, 85'000},
     {"full", full, 65'000, false, 16},
+    {"full_of_retained", full_of_retained, 150'000, false, 16, 0, true},
 };
 
 constexpr std::uint64_t all_states() {
@@ -272,6 +291,7 @@ TEST_P(Enumeration, NoEndAtAnyStepBreaksAPromise) {
     settings.inner = settings.faulty_outer = settings.faulty_inner = {4, 3};
   }
   settings.every = 500;
+  settings.gives_up = history.gives_up;
   settings.replay = replay == nullptr ? "" : replay;
   CrashExplorer explorer(settings);
   const std::string wrong = run_campaign(explorer, {history.scenario, history.from_nothing});
