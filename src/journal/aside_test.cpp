@@ -1,6 +1,10 @@
 // What is put aside is found again, is gone when it was purged, and replaces nothing.
 #include "journal/aside.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <iostream>
+
 #include "testing/journal_model.h"
 
 namespace guard::journal {
@@ -96,6 +100,72 @@ TEST(Aside, AJournalSetAsideIsWholeAndTheNextOneStartsEmpty) {
   auto next = Store::open(root->open_dir("journal", true).value(), small_options(), salts(), null_logger());
   EXPECT_TRUE((*next)->recovery().live.empty());
   EXPECT_EQ((*next)->recovery().corrupt_records, 0u);
+}
+
+/// A state directory with one entry acknowledged and the batch after it cut off by a kill.
+void begin_journal(SimDisk& disk, Directory& root) {
+  auto dir = root.open_dir("journal", true).value();
+  EXPECT_TRUE(root.sync());
+  auto store = Store::open(std::move(dir), small_options(), salts(), null_logger()).value();
+  EXPECT_TRUE(run_one(*store, write_of(vm(1), Slot::permall, 1)).result);
+  disk.fail_all(SimDisk::Kind::sync, EIO);
+  EXPECT_FALSE(run_one(*store, write_of(vm(2), Slot::permall, 2)).result);
+  disk.heal();
+}
+
+/// What was acknowledged is in one place, whole: in the journal, or in the one that was set aside.
+void expect_in_one_place(SimDisk& disk, bool told_done) {
+  auto root = disk.root();
+  auto names = list_set_aside(*root).value();
+  const bool left = disk.exists("journal");
+  if (told_done) {
+    EXPECT_FALSE(left) << "told that it is out of the way";
+  }
+  ASSERT_EQ(names.size() + (left ? 1 : 0), 1u);
+  const std::string name = left ? "journal" : names.front();
+  auto store = Store::open(root->open_dir(name, false).value(), small_options(), salts(77), null_logger());
+  ASSERT_TRUE(store) << store.error().message;
+  EXPECT_EQ(read_value(**store, vm(1), Slot::permall, 1), text_of(1, 100));
+}
+
+TEST(Aside, AnEndAtAnyStepLeavesTheJournalInOnePlace) {
+  std::uint64_t states = 0;
+  // A failing operation at each step, and none at all.
+  for (std::uint64_t failing = 0; failing <= 3; ++failing) {
+    SimDisk disk(1);
+    auto root = disk.root();
+    begin_journal(disk, *root);
+    if (failing != 0) disk.fail_at(disk.operations() + failing, EIO);
+    const auto look = [&](bool told_done) {
+      ++states;
+      expect_in_one_place(*disk.after_kill(), told_done);
+      const auto effects = disk.effects();
+      const auto names = std::ranges::count(effects, SimDisk::Effect::Kind::entry, &SimDisk::Effect::kind);
+      ASSERT_LE(names, 8);
+      // Every subset of changed names; of the sectors of the batch none, every other one, or all.
+      for (unsigned subset = 0; subset < 3u << names; ++subset) {
+        const unsigned sectors = subset >> names;
+        std::vector<std::uint16_t> choices;
+        unsigned name = 0;
+        for (const SimDisk::Effect& effect : effects) {
+          const bool is_name = effect.kind == SimDisk::Effect::Kind::entry;
+          const bool kept = is_name ? (subset >> name++ & 1) != 0 : sectors > choices.size() % 2;
+          choices.push_back(kept ? effect.newest : std::uint16_t{0});
+        }
+        ++states;
+        SCOPED_TRACE("failing " + std::to_string(failing) + ", subset " + std::to_string(subset));
+        expect_in_one_place(*disk.after_power_cut(choices, 1), told_done);
+      }
+    };
+    look(false);
+    disk.set_on_change([&] { look(false); });
+    const bool done = set_aside(*root, moment).has_value();
+    disk.set_on_change(nullptr);
+    EXPECT_EQ(done, failing == 0);
+    look(done);
+  }
+  std::cout << states << " states\n";
+  EXPECT_GT(states, 20u);
 }
 
 TEST(Aside, TwoInOneSecondDoNotReplaceEachOther) {
