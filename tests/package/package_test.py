@@ -29,6 +29,8 @@ FILES = [
     "usr/lib/systemd/system/varstored-guard.service",
     "usr/sbin/varstored-guard",
     "usr/share/bash-completion/completions/xapi-guardctl",
+    "usr/share/xapi-guard/grafana-dashboard.json",
+    "usr/share/xapi-guard/prometheus-rules.yml",
 ]
 STATE = "var/lib/xapi-guard"
 
