@@ -21,6 +21,7 @@ class Life(XenopsdScenario):
         host.stop_vm(second)
         host.guard.wait_idle()
         vm.guest.verify_contents()
+        self.assert_variables(vm)
         self.assertEqual(host.guard.status()["sockets"], [])
 
     def test_the_outage_begins_in_the_first_life_and_ends_in_the_second(self):
@@ -29,6 +30,7 @@ class Life(XenopsdScenario):
         first = host.start_vm(vm)
         self.sim.kill()
         vm.run("write", "--count", 5)
+        vm.change_variables()
         host.stop_vm(first)
         self.sim.start()
         host.guard.wait_up()
@@ -38,6 +40,7 @@ class Life(XenopsdScenario):
         host.stop_vm(second)
         host.guard.wait_idle()
         vm.guest.verify_contents()
+        self.assert_variables(vm)
 
     def suspend_and_resume(self, down_before_save, kill_guard):
         self.sim.start()
@@ -47,6 +50,7 @@ class Life(XenopsdScenario):
         if down_before_save:
             self.sim.kill()
         vm.run("suspend", "--saved", vm.guest.saved, "--count", 4)
+        vm.change_variables()
         record = host.save_vm(vm)
         host.stop_vm(path)
         if kill_guard:
@@ -62,6 +66,7 @@ class Life(XenopsdScenario):
         host.stop_vm(path)
         host.guard.wait_idle()
         vm.guest.verify_contents()
+        self.assert_variables(vm)
         self.assertEqual(host.guard.status()["parked"], [])
 
     def read_slot(self, path, slot):
@@ -86,6 +91,8 @@ class SlowXapi(Life):
 
 
 class Migration(XenopsdScenario):
+    """Between hosts that share an xapi, and on one host."""
+
     def test_to_another_host(self):
         self.sim.start()
         source, destination, vm = self.host("a"), self.host("b"), self.vm
@@ -103,6 +110,7 @@ class Migration(XenopsdScenario):
             host.guard.wait_idle()
             self.assertEqual(host.guard.status()["parked"], [])
         vm.guest.verify_contents()
+        self.assert_variables(vm)
 
     def test_from_a_host_on_which_writes_are_pending(self):
         self.sim.start()
@@ -110,6 +118,7 @@ class Migration(XenopsdScenario):
         old = source.start_vm(vm)
         self.sim.kill()
         vm.run("suspend", "--saved", vm.guest.saved, "--count", 6)
+        vm.change_variables()
         record = source.save_vm(vm)
         self.assertGreater(source.guard.status()["pending"]["entries"], 0)
         # The source does not come back to life before the VM has gone on elsewhere.
@@ -129,6 +138,7 @@ class Migration(XenopsdScenario):
         destination.guard.wait_idle()
         self.assertEqual(new, path)
         vm.guest.verify_contents()
+        self.assert_variables(vm)
 
     def test_restarted_on_another_host_while_the_first_has_writes_pending(self):
         self.sim.start()
@@ -139,9 +149,10 @@ class Migration(XenopsdScenario):
         first.guard.wait_idle()
         self.sim.kill()
         swtpm.write("permall", self.value())
+        vm.change_variables()
         first.guard.kill()  # and its host is gone for a while
         self.sim.start()
-        other = self.track(Swtpm(second.start_vm(vm)))
+        other = self.track(Swtpm(second.start_vm(vm, forgotten=True)))
         other.acknowledged = {slot: other.read(slot) for slot in SLOTS}
         other.write("permall", self.value())
         first.start_guard()
@@ -152,6 +163,7 @@ class Migration(XenopsdScenario):
         record = second.save_vm(vm)
         back = self.track(Swtpm(first.start_vm(vm, record)))
         self.assertEqual({slot: back.read(slot) for slot in SLOTS}, other.acknowledged)
+        self.assert_variables(vm)
 
     def test_on_the_same_host_with_two_sockets_for_a_moment(self):
         self.sim.start()
@@ -160,7 +172,7 @@ class Migration(XenopsdScenario):
         vm.run("suspend", "--saved", vm.guest.saved, "--count", 4)
         record = host.save_vm(vm)
         new = host.start_vm(vm, record)
-        self.assertEqual(len(host.guard.status()["sockets"]), 2)
+        self.assertEqual(len(host.guard.status()["sockets"]), 4, "of both TPMs and both varstoreds")
         vm.run("resume", "--saved", vm.guest.saved)
         host.stop_vm(old)
         self.assertTrue(os.path.exists(new))
@@ -168,6 +180,15 @@ class Migration(XenopsdScenario):
         host.stop_vm(new)
         host.guard.wait_idle()
         vm.guest.verify_contents()
+        self.assert_variables(vm)
+
+
+class MigrationWithSlowXapi(Migration):
+    """The same with an xapi that takes its time."""
+
+    def setUp(self):
+        super().setUp()
+        self.sim.options += ["--latency", "300ms"]
 
 
 if __name__ == "__main__":
