@@ -154,6 +154,12 @@ void World::act(core::AnswerWrite& action) {
     return "  answer #" + std::to_string(action.request) + " " +
            words[static_cast<std::size_t>(action.status)] + (action.journaled ? ", journaled" : "");
   });
+  // Every value here fits, so that "never" may only be said of one that the upstream refused as such.
+  const auto refused = upstream_.drawn()[static_cast<std::size_t>(testing::SimFault::refuse_payload)];
+  if (action.status == WriteStatus::too_large && refused == 0) {
+    ledger_.fail("P6: request " + std::to_string(action.request) +
+                 " was told that its value can never be stored");
+  }
   ledger_.answered(action, now_);
 }
 
