@@ -5,8 +5,8 @@ import json
 import os
 import signal
 
-from guardtest import main, vtpm_uuid, wait_until
-from tpmtest import TpmScenario
+from guardtest import Crowd, main, vm_uuid, vtpm_uuid, wait_until
+from tpmtest import Guest, TpmScenario
 
 HOST = "00000000-0000-4000-8000-000000000001"  # of xapi-sim
 OTHER_HOST = "00000000-0000-4000-8000-000000000002"
@@ -31,6 +31,44 @@ class TpmTrouble(TpmScenario):
             finally:
                 self.sim.process.popen.send_signal(signal.SIGCONT)
             self.assert_whole(guests)
+
+    def test_among_a_thousand_vms_of_which_ten_hang(self):
+        vms = [vm_uuid(i + 1) for i in range(1000)]
+        self.sim.flush_seconds = 5
+        self.guard.options += ["--direct-timeout", "5s", "--doubt-window", "3s"]
+        self.guard.write_resume_file(vms)
+        self.sim.start()
+        self.guard.start()
+        # Two of those that hang have a real TPM, and four of the others.
+        guests = [Guest(self, vm) for vm in vms[:2] + vms[10:14]]
+        for process, guest in [(guest.start_on_socket("init"), guest) for guest in guests]:
+            guest.finish(process)
+        for vm in vms[:10]:
+            self.sim.fault("VTPM.set_contents", "hang", vm=vm)
+        running = [guest.start_on_socket("write", "--count", 10) for guest in guests]
+
+        def write_all(mine):
+            for vm in mine:
+                tpm = self.guard.swtpm(vm)
+                for _ in range(3):
+                    tpm.write("permall", self.value())
+
+        crowd = Crowd()
+        for vm in vms[2:10]:
+            crowd.start(write_all, [vm])
+        for worker in range(8):
+            crowd.start(write_all, vms[14 + worker::8])
+        for guest, process in zip(guests, running):
+            guest.finish(process, seconds=200)
+        crowd.join(200)
+        status = self.guard.status()
+        self.assertEqual((status["doubt"], status["pending"]["vms"]), (10, 10))
+        self.assertEqual(status["counters"]["writes_unavailable"], 0)
+        for guest in guests[2:]:
+            self.assert_in_xapi(guest)
+        self.sim.clear_faults()
+        self.sim.release("apply")
+        self.assert_whole(guests)
 
     def begin(self, action, **members):
         """A TPM with newer states pending than xapi has, and what somebody else did meanwhile."""
