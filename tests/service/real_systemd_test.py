@@ -199,7 +199,10 @@ class RealSystemd(unittest.TestCase):
         for number in (signal.SIGKILL, signal.SIGSTOP):
             with self.subTest(signal=number.name):
                 before = int(value("NRestarts"))
-                os.kill(int(value("MainPID")), number)
+                process = int(value("MainPID"))
+                os.kill(process, number)
+                # A signal takes a moment to arrive; a connection that is accepted in it goes down with the process.
+                wait_until(lambda: at_an_end(process), 20, "the signal has arrived")
                 device = Device(self.path)
                 self.assertEqual(device.get("permall").status, 200)
                 device.close()
@@ -216,6 +219,18 @@ class RealSystemd(unittest.TestCase):
         self.wait_kept(1)
         wait_until(lambda: value("StatusText") == "direct, upstream up, nothing pending", 20, "the status is told",
                    lambda: value("StatusText"))
+
+
+def at_an_end(process):
+    """No thread of it runs any more."""
+    try:
+        for thread in os.listdir("/proc/%d/task" % process):
+            with open("/proc/%d/task/%s/stat" % (process, thread), encoding="utf-8") as stat:
+                if stat.read().rsplit(")", 1)[1].split()[0] not in "TXZ":
+                    return False
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return True
 
 
 def main():
